@@ -1,0 +1,345 @@
+"""The messages of protocol 1: what stands in each, and its limits.
+
+A message is a frozen model with strict fields (unknown ones are refused). It travels as JSON in the
+frame's header, or in the frame's body where it may be longer (`IN_BODY`); a chunk's bytes are the body.
+`KIND` is the number on the wire, `NAME` the last level of its topic, `SIGNED` whether a frame without
+a valid signature is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from blossom_edge.core.names import NAME_PATTERN
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
+Block = Annotated[str, StringConstraints(pattern=r"^(encoder|fusion|head)/[a-z0-9][a-z0-9.-]{0,62}$", max_length=80)]
+Cohort = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,62})?$", max_length=63)]
+Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Bitmap = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=2048)]
+Codec = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.:+-]{0,30}$")]
+Text = Annotated[str, StringConstraints(max_length=500)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Small = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+MAX_CHUNK_BYTES = 96 * 1024
+"""Largest chunk payload: fits the brokers and clouds in use, header included in their 128 KiB."""
+
+
+class Part(BaseModel):
+    """A piece of a message; strict, closed, frozen."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class WireMessage(Part):
+    """Base of all messages; `data` is empty except for chunks."""
+
+    KIND: ClassVar[int]
+    NAME: ClassVar[str]
+    SIGNED: ClassVar[bool] = True
+    IN_BODY: ClassVar[bool] = False
+    HAS_DATA: ClassVar[bool] = False
+
+    data: bytes = Field(default=b"", exclude=True, repr=False, max_length=MAX_CHUNK_BYTES)
+
+
+class HeldBlock(Part):
+    """A version of a block that a device has."""
+
+    block: Block
+    cohort: Cohort = ""
+    version: Count
+    sha256: Sha
+
+
+# from device to gateway
+
+
+class Hello(WireMessage):
+    """I am here: who I am, what I have, what I speak."""
+
+    KIND, NAME, IN_BODY = 1, "hello", True
+    boot: Count
+    connection: Count
+    protocol_min: Small
+    protocol_max: Small
+    software: Text
+    key: Key
+    profile: Name
+    profile_digest: Sha
+    role: Literal["train", "personalize", "infer"]
+    modalities: Annotated[tuple[Name, ...], Field(max_length=32)]
+    tasks: Annotated[tuple[Name, ...], Field(max_length=32)]
+    """Tasks the device serves; empty for all of the federation."""
+    codecs: Annotated[tuple[Codec, ...], Field(max_length=16)]
+    federation_digest: Sha | None = None
+    """Of the federation the device already knows, so that it need not be sent again."""
+    held: Annotated[tuple[HeldBlock, ...], Field(max_length=256)] = ()
+    epoch: Count = 0
+    sequence: Count = 0
+    ledger_seq: Count = 0
+    """Newest ledger position this device saw signed: a gateway with an older ledger has lost something."""
+
+
+class Bye(WireMessage):
+    """I am gone; also the will. Ignored when an event with a newer (boot, connection) was seen."""
+
+    KIND, NAME = 2, "bye"
+    boot: Count
+    connection: Count
+    reason: Text = ""
+
+
+class Offer(WireMessage):
+    """I have an update of one block: its scope, size and hash. Chunks follow in the granted window."""
+
+    KIND, NAME = 3, "offer"
+    epoch: Count
+    round: Count
+    block: Block
+    cohort: Cohort = ""
+    base_version: Count
+    num_samples: Annotated[int, Field(ge=1, le=2**40)]
+    num_steps: Annotated[int, Field(ge=1, le=2**32)]
+    codec: Codec
+    sha256: Sha
+    num_bytes: Annotated[int, Field(ge=1, le=2**31)]
+    num_chunks: Annotated[int, Field(ge=1, le=8192)]
+    sequence: Count
+
+
+class UploadChunk(WireMessage):
+    """A piece of an offered update; covered by the offer's hash."""
+
+    KIND, NAME, SIGNED, HAS_DATA = 4, "chunk", False, True
+    block: Block
+    cohort: Cohort = ""
+    round: Count
+    sha: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
+    index: Small
+
+
+class Ask(WireMessage):
+    """I miss pieces of a block version that was cast; `missing` is a bitmap, empty for all of it."""
+
+    KIND, NAME = 5, "ask"
+    epoch: Count
+    block: Block
+    cohort: Cohort = ""
+    version: Count
+    missing: Bitmap = ""
+
+
+class MetricSum(Part):
+    """A metric as a sum over `count` samples."""
+
+    total: Number
+    count: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class State(WireMessage):
+    """What I am doing in this round, and the score of the model I received (sums and counts)."""
+
+    KIND, NAME = 6, "state"
+    epoch: Count
+    round: Count
+    phase: Literal["fetching", "training", "uploading", "waiting", "skipped", "evaluated"]
+    reason: Text = ""
+    present: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    score: dict[Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,80}$")], MetricSum] = Field(
+        default_factory=dict, max_length=64
+    )
+    num_windows: Count = 0
+    num_steps: Count = 0
+    sequence: Count
+
+
+# from gateway to one device
+
+
+class Welcome(WireMessage):
+    """You are in: the federation, where it is, what to remember."""
+
+    KIND, NAME, IN_BODY = 10, "welcome", True
+    key: Key
+    protocol: Small
+    epoch: Count
+    round: Count
+    running: Literal["waiting", "open", "paused", "finished"]
+    federation_digest: Sha
+    federation: dict[str, Any] | None
+    """The federation file as data; None when the hello named this digest."""
+    versions: Annotated[tuple[HeldBlock, ...], Field(max_length=4096)]
+    sequence: Count
+    ledger_seq: Count
+    ledger_hash: Sha
+    boot: Count
+    come_back_s: Seconds
+
+
+class Reject(WireMessage):
+    """You are not in, and why; a final one is not to be tried again with the same hello."""
+
+    KIND, NAME = 11, "reject"
+    key: Key
+    type: Literal["protocol", "key", "federation", "unowned", "quota", "epoch", "role"]
+    final: bool
+    reason: Text
+    hint: Text = ""
+    come_back_s: Seconds = 0.0
+
+
+class PlannedBlock(Part):
+    """One block of a plan."""
+
+    block: Block
+    cohort: Cohort = ""
+    version: Count
+    sha256: Sha
+    quorum: Small
+    min_cohort: Small
+
+
+class PlannedTraining(Part):
+    """Local training of a round, see `LocalTraining`."""
+
+    optimizer: Literal["sgd", "adam"]
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    epochs: Small
+    steps: Count
+    batch_size: Annotated[int, Field(ge=1, le=65536)]
+    momentum: Number
+    weight_decay: Number
+    clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    seed: Count
+
+
+class Plan(WireMessage):
+    """A round: what to start from, how to train, how long is left."""
+
+    KIND, NAME, IN_BODY = 12, "plan", True
+    epoch: Count
+    round: Count
+    remaining_s: Seconds
+    blocks: Annotated[tuple[PlannedBlock, ...], Field(max_length=256)]
+    training: PlannedTraining
+    codec: Codec
+    min_new_windows: Count
+
+
+class Grant(WireMessage):
+    """Send these chunks: `first` .. `first + count - 1`."""
+
+    KIND, NAME = 13, "grant"
+    round: Count
+    block: Block
+    cohort: Cohort = ""
+    sha256: Sha
+    first: Small
+    count: Small
+
+
+class Need(WireMessage):
+    """These chunks did not arrive (bitmap, bit 0 of the first byte is chunk 0): send them again."""
+
+    KIND, NAME = 14, "need"
+    round: Count
+    block: Block
+    cohort: Cohort = ""
+    sha256: Sha
+    missing: Bitmap
+
+
+class Receipt(WireMessage):
+    """Kept: your update is on the gateway's disk. The only acknowledgement that counts."""
+
+    KIND, NAME = 15, "receipt"
+    epoch: Count
+    round: Count
+    block: Block
+    cohort: Cohort = ""
+    base_version: Count
+    sha256: Sha
+    sequence: Count
+    ledger_seq: Count
+    ledger_hash: Sha
+
+
+class Refusal(WireMessage):
+    """Not taken, and why. After a final one the update is dropped; else offer it again later."""
+
+    KIND, NAME = 16, "refusal"
+    epoch: Count
+    round: Count
+    block: Block
+    cohort: Cohort = ""
+    sha256: Sha
+    type: Literal["late", "stale", "conflict", "policy", "size", "codec", "hash", "nonfinite", "norm", "busy", "replay"]
+    final: bool
+    reason: Text
+    hint: Text = ""
+
+
+# from gateway to all; `Repair` to one
+
+
+class CastChunk(WireMessage):
+    """A piece of a committed block version; covered by the hash in the signed commit and plan."""
+
+    KIND, NAME, SIGNED, HAS_DATA = 20, "chunk", False, True
+    block: Block
+    cohort: Cohort = ""
+    version: Count
+    codec: Codec
+    sha256: Sha
+    num_bytes: Annotated[int, Field(ge=1, le=2**31)]
+    index: Small
+    count: Annotated[int, Field(ge=1, le=8192)]
+
+
+class CommittedBlock(Part):
+    """What became of one block in a round: a new version with its members, or held and why."""
+
+    block: Block
+    cohort: Cohort = ""
+    version: Count
+    sha256: Sha
+    members: Annotated[tuple[Name, ...], Field(max_length=10000)] = ()
+    held: Text = ""
+
+
+class Commit(WireMessage):
+    """A round is over. Members take their codec's new residual, others add the sent delta back."""
+
+    KIND, NAME, IN_BODY = 21, "commit", True
+    epoch: Count
+    round: Count
+    blocks: Annotated[tuple[CommittedBlock, ...], Field(max_length=4096)]
+    ledger_seq: Count
+    ledger_hash: Sha
+    running: Literal["waiting", "open", "paused", "finished"]
+    next_s: Seconds
+
+
+class Announce(WireMessage):
+    """The aggregator (re)started: say hello again. Also what the retained head says."""
+
+    KIND, NAME = 22, "announce"
+    epoch: Count
+    boot: Count
+    round: Count
+    key: Key
+    ledger_seq: Count
+    ledger_hash: Sha
+
+
+UP: tuple[type[WireMessage], ...] = (Hello, Bye, Offer, UploadChunk, Ask, State)
+DOWN: tuple[type[WireMessage], ...] = (Welcome, Reject, Plan, Grant, Need, Receipt, Refusal, CastChunk)
+CAST: tuple[type[WireMessage], ...] = (CastChunk, Commit, Announce)
+BY_KIND: dict[int, type[WireMessage]] = {m.KIND: m for m in (*UP, *DOWN, *CAST)}

@@ -1,0 +1,71 @@
+"""The seam between everything above and the network: publish, subscribe, receive.
+
+A link keeps itself connected. It never queues for later: what is published while it is down is
+dropped, and the layer above says it again after the next `Connected`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message received from a topic."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """The link is up and its subscriptions stand. `connection` counts from 1 within one process."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnected:
+    """The link is down, or one more attempt to connect failed; it tries again by itself.
+
+    `reason` is for people; `error_id` one of `gateway-unreachable`, `login-refused`, or empty for a
+    connection that broke.
+    """
+
+    reason: str
+    error_id: str = ""
+
+
+LinkEvent = Message | Connected | Disconnected
+
+WillMaker = Callable[[int], tuple[str, bytes]]
+"""Topic and payload that the broker sends for us if connection number N breaks."""
+
+
+class Link(Protocol):
+    """A connection to a broker. Called from one thread."""
+
+    def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> bool:
+        """Hand a message to the broker; blocks while the window of unacknowledged messages is full.
+
+        Returns whether it was handed over: False when the link is down. True is no proof of delivery.
+
+        Raises:
+            LinkError: `too-large`, before anything is sent.
+        """
+        ...
+
+    def subscribe(self, topic_filter: str) -> None:
+        """Receive what matches, from now on and after every reconnect."""
+        ...
+
+    def receive(self, timeout_s: float) -> LinkEvent | None:
+        """The next event, or None when `timeout_s` passed without one."""
+        ...
+
+    def close(self) -> None:
+        """Say goodbye (no will is sent) and stop. May be called twice."""
+        ...
