@@ -30,6 +30,11 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 MAX_CHUNK_BYTES = 96 * 1024
 """Largest chunk payload: fits the brokers and clouds in use, header included in their 128 KiB."""
 
+MAX_CHUNKS = 8192
+"""Most chunks of one transfer: a bitmap of them fits a header."""
+
+MAX_TRANSFER_BYTES = MAX_CHUNKS * MAX_CHUNK_BYTES
+
 
 class Part(BaseModel):
     """A piece of a message; strict, closed, frozen."""
@@ -109,8 +114,8 @@ class Offer(WireMessage):
     num_steps: Annotated[int, Field(ge=1, le=2**32)]
     codec: Codec
     sha256: Sha
-    num_bytes: Annotated[int, Field(ge=1, le=2**31)]
-    num_chunks: Annotated[int, Field(ge=1, le=8192)]
+    num_bytes: Annotated[int, Field(ge=1, le=MAX_TRANSFER_BYTES)]
+    num_chunks: Annotated[int, Field(ge=1, le=MAX_CHUNKS)]
     sequence: Count
 
 
@@ -146,7 +151,7 @@ class MetricSum(Part):
 class State(WireMessage):
     """What I am doing in this round, and the score of the model I received (sums and counts)."""
 
-    KIND, NAME = 6, "state"
+    KIND, NAME, IN_BODY = 6, "state", True
     epoch: Count
     round: Count
     phase: Literal["fetching", "training", "uploading", "waiting", "skipped", "evaluated"]
@@ -186,7 +191,7 @@ class Welcome(WireMessage):
 class Reject(WireMessage):
     """You are not in, and why; a final one is not to be tried again with the same hello."""
 
-    KIND, NAME = 11, "reject"
+    KIND, NAME, IN_BODY = 11, "reject", True
     key: Key
     type: Literal["protocol", "key", "federation", "unowned", "quota", "epoch", "role"]
     final: bool
@@ -274,7 +279,7 @@ class Receipt(WireMessage):
 class Refusal(WireMessage):
     """Not taken, and why. After a final one the update is dropped; else offer it again later."""
 
-    KIND, NAME = 16, "refusal"
+    KIND, NAME, IN_BODY = 16, "refusal", True
     epoch: Count
     round: Count
     block: Block
@@ -298,9 +303,9 @@ class CastChunk(WireMessage):
     version: Count
     codec: Codec
     sha256: Sha
-    num_bytes: Annotated[int, Field(ge=1, le=2**31)]
+    num_bytes: Annotated[int, Field(ge=1, le=MAX_TRANSFER_BYTES)]
     index: Small
-    count: Annotated[int, Field(ge=1, le=8192)]
+    count: Annotated[int, Field(ge=1, le=MAX_CHUNKS)]
 
 
 class CommittedBlock(Part):

@@ -38,6 +38,7 @@ ERROR_IDS: dict[str, str] = {
     "package-missing": "an optional package is not installed",
     "nothing-found": "what was asked for does not exist",
     "usage": "the command was called with wrong arguments",
+    "unexpected": "a fault in this program",
     # link
     "gateway-unreachable": "nothing answers at the gateway's address",
     "gateway-unknown": "no gateway address is known",

@@ -10,6 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from blossom_edge.core.errors import LinkError
+
+MAX_PAYLOAD_BYTES = 128 * 1024
+"""The largest payload a link takes: what AWS IoT allows, a chunk of 96 KiB with its envelope, and room to spare."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -69,3 +74,17 @@ class Link(Protocol):
     def close(self) -> None:
         """Say goodbye (no will is sent) and stop. May be called twice."""
         ...
+
+
+def check_size(topic: str, payload: bytes, max_payload_bytes: int) -> None:
+    """Refuse what the broker would refuse, before anything is sent: some brokers acknowledge, then drop it.
+
+    Raises:
+        LinkError: `too-large`.
+    """
+    if len(payload) > max_payload_bytes:
+        raise LinkError(
+            "too-large",
+            f"message for {topic} has {len(payload)} bytes, the link takes {max_payload_bytes}",
+            hint="send it in chunks",
+        )

@@ -1,6 +1,7 @@
 """The topics of protocol 1: `bl/1/{federation}/up/{device}/{kind}`, `down`, `cast`, `head`.
 
-A device writes only below its own `up/`, so an access list is three lines.
+A device writes only below its own `up/`, so an access list is three lines. What is cast of a block has
+a topic per block (`cast/chunk/encoder/accel`), so that nobody receives a block that it does not own.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Topic:
         federation, direction, rest = FederationId(parts[2]), parts[3], parts[4:]
         if direction in ("up", "down") and len(rest) == 2 and is_name(rest[0]) and is_name(rest[1]):
             return cls(federation, direction, DeviceId(rest[0]), rest[1])
-        if direction == "cast" and len(rest) == 1 and is_name(rest[0]):
+        if direction == "cast" and 1 <= len(rest) <= 4 and all(map(is_name, rest)):
             return cls(federation, direction, DeviceId(""), rest[0])
         if direction == "head" and not rest:
             return cls(federation, direction, DeviceId(""), "")
@@ -52,6 +53,24 @@ def cast(federation: str, kind: str) -> str:
     return f"{ROOT}/{federation}/cast/{kind}"
 
 
+def cast_block(federation: str, block: str, cohort: str) -> str:
+    """Chunks of one block (`kind/name`), to all devices that own it: at most 7 slashes."""
+    return f"{ROOT}/{federation}/cast/chunk/{block}" + (f"/{cohort}" if cohort else "")
+
+
 def head(federation: str) -> str:
     """The one retained message: a signed hint at where the federation is."""
     return f"{ROOT}/{federation}/head"
+
+
+def matches(topic_filter: str, topic: str) -> bool:
+    """Whether a subscription filter with `+` and `#` covers a topic. Source: MQTT 5.0, 4.7."""
+    if topic.startswith("$") and topic_filter[:1] in ("+", "#"):
+        return False
+    wanted, parts = topic_filter.split("/"), topic.split("/")
+    for index, part in enumerate(wanted):
+        if part == "#":
+            return True
+        if index >= len(parts) or part not in ("+", parts[index]):
+            return False
+    return len(wanted) == len(parts)

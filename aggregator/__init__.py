@@ -1,0 +1,1 @@
+"""What runs on a gateway: rounds, averaging, the durable truth. numpy, never torch."""

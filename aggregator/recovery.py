@@ -1,0 +1,119 @@
+"""Opens the data folder of a gateway and brings the round machine to where its ledger says it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aggregator.ledger import Ledger
+from aggregator.round_machine import RoundMachine
+from aggregator.round_state import RoundState
+from aggregator.rounds import Version
+from aggregator.spool import Spool
+from blossom_edge.codec.keys import SigningKey
+from blossom_edge.codec.tensors import make_codec
+from blossom_edge.core.blocks import BlockKey
+from blossom_edge.core.errors import ConfigError
+from blossom_edge.durable import atomic_write, make_folder
+from blossom_edge.federation.initial import initial_block
+from blossom_edge.federation.schema import Federation
+
+FEDERATION_FILE = "federation.json"
+KEY_FILE = "gateway.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The durable state of a gateway, open and checked. `boot` counts its starts."""
+
+    folder: Path
+    ledger: Ledger
+    updates: Spool
+    versions: Spool
+    machine: RoundMachine
+    key: SigningKey
+    boot: int
+
+
+def open_truth(folder: Path, federation: Federation) -> Truth:
+    """Open or make the data folder of `federation`; the caller holds its lock.
+
+    Raises:
+        ConfigError: `federation-changed`: the folder is another federation's.
+        StorageError: what is there is damaged.
+    """
+    make_folder(folder)
+    ledger = Ledger.open(folder)
+    versions = Spool(folder / "versions")
+    genesis = ledger.records[0] if ledger.seq else None
+    if genesis is not None and genesis["digest"] != federation.digest:
+        ledger.close()
+        raise ConfigError(
+            "federation-changed",
+            f"{folder} holds federation {genesis['federation']} ({genesis['digest'][:12]}), "
+            f"not {federation.name} ({federation.digest[:12]})",
+            hint="give another --data-dir, or the federation file it was started with",
+        )
+    key = load_key(folder / KEY_FILE)
+    if genesis is None:
+        text = json.dumps(federation.to_dict(), indent=1, sort_keys=True).encode()
+        atomic_write(folder / FEDERATION_FILE, text, name="federation")
+        ledger.append(
+            {
+                "type": "genesis",
+                "federation": federation.name,
+                "digest": federation.digest,
+                "epoch": 1,
+                "key": key.public_hex,
+            }
+        )
+    machine = make_machine(federation, versions, epoch=int(ledger.records[0]["epoch"]))
+    for record in ledger.records:
+        machine.state.apply(record)
+    boot = 1 + sum(1 for record in ledger.records if record["type"] == "start")
+    ledger.append({"type": "start", "boot": boot})
+    return Truth(folder, ledger, Spool(folder / "spool"), versions, machine, key, boot)
+
+
+def make_machine(federation: Federation, versions: Spool, *, epoch: int) -> RoundMachine:
+    """A round machine at round 0, its versions 0 made and kept on demand."""
+    up, down = make_codec(federation.codec.up), make_codec(federation.codec.down)
+
+    def initial_version(key: BlockKey) -> Version:
+        spec = federation.spec[key.block]
+        values = initial_block(spec, federation.digest, federation.seed)
+        sha256 = versions.put(make_codec("float32").encode(values, spec))
+        return Version(0, sha256, hashlib.sha256(down.encode(values, spec)).hexdigest())
+
+    return RoundMachine(
+        federation,
+        epoch=epoch,
+        initial_version=initial_version,
+        encoded_size=lambda key: up.encoded_size(federation.spec[key.block]),
+    )
+
+
+def kept_hashes(records: Sequence[Mapping[str, Any]], state: RoundState, rounds: int) -> set[str]:
+    """Hashes of the versions in force, and of updates and versions of the last `rounds` rounds."""
+    keep = {version.sha256 for version in state.versions.values()}
+    for record in reversed(records):
+        if record.get("round", state.round) <= state.round - rounds:
+            break
+        if record["type"] == "accept":
+            keep.add(record["sha256"])
+        elif record["type"] == "commit":
+            keep.update(block["sha256"] for block in record["blocks"].values())
+    return keep
+
+
+def load_key(path: Path) -> SigningKey:
+    """The signing key in `path`, made at the first start (0600)."""
+    if path.exists():
+        return SigningKey.from_bytes(path.read_bytes())
+    key = SigningKey.generate()
+    atomic_write(path, key.to_bytes(), name="key")
+    return key

@@ -1,0 +1,111 @@
+"""Files named by the SHA-256 of their content: the updates as they came, and the versions of blocks.
+
+Knows nothing of rounds: who keeps what is the caller's rule (`drop`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+from blossom_edge.core.errors import StorageError
+from blossom_edge.durable import atomic_write, fsync_folder, make_folder, sweep_temporary
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+class Spool:
+    """One folder of such files. One process at a time: hold the lock of the data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or make the folder and remove what a killed writer left.
+
+        Raises:
+            StorageError: `disk-failed`.
+        """
+        self.folder = folder
+        make_folder(folder)
+        sweep_temporary(folder)
+
+    def put(self, data: bytes) -> str:
+        """Keep `data`; when its SHA-256 is returned (hex), it survives a power cut.
+
+        Content that is there already is not written again; a damaged copy is replaced.
+
+        Raises:
+            StorageError: `disk-failed`.
+        """
+        sha256 = hashlib.sha256(data).hexdigest()
+        path = self.folder / sha256
+        try:
+            if path.is_file() and path.read_bytes() == data:
+                # Its writer may have been killed before the name was durable.
+                fsync_folder(self.folder)
+                return sha256
+        except OSError as error:
+            raise StorageError("disk-failed", f"cannot read {path}: {error.strerror or error}") from error
+        atomic_write(path, data, name=self.folder.name)
+        return sha256
+
+    def get(self, sha256: str) -> bytes:
+        """The content with this hash, checked.
+
+        Raises:
+            StorageError: `file-damaged`: it is not there, cannot be read, or has another hash.
+            ValueError: not the hex of a SHA-256.
+        """
+        path = self._path(sha256)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise StorageError(
+                "file-damaged",
+                f"cannot read {path}: {error.strerror or error}",
+                hint="put it back from a backup of the data folder",
+            ) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != sha256:
+            raise StorageError(
+                "file-damaged",
+                f"{path} has {len(data)} bytes with sha256 {found[:16]}..., not those that its name says",
+                hint="put it back from a backup of the data folder",
+            )
+        return data
+
+    def has(self, sha256: str) -> bool:
+        """Whether a file of this name is there (its content is checked by `get`).
+
+        Raises:
+            ValueError: not the hex of a SHA-256.
+        """
+        return self._path(sha256).is_file()
+
+    def drop(self, keep: Container[str]) -> int:
+        """Remove every file whose hash is not in `keep`; returns how many.
+
+        Raises:
+            StorageError: `disk-failed`.
+        """
+        num_removed = 0
+        try:
+            for path in self._files():
+                if path.name not in keep:
+                    path.unlink(missing_ok=True)
+                    num_removed += 1
+        except OSError as error:
+            raise StorageError("disk-failed", f"cannot clear {self.folder}: {error.strerror or error}") from error
+        return num_removed
+
+    def size_bytes(self) -> int:
+        """Bytes of all files together."""
+        return sum(path.stat().st_size for path in self._files())
+
+    def _files(self) -> Iterator[Path]:
+        return (path for path in sorted(self.folder.iterdir()) if _NAME.fullmatch(path.name))
+
+    def _path(self, sha256: str) -> Path:
+        if not _NAME.fullmatch(sha256):
+            raise ValueError(f"{sha256!r} is not the hex of a SHA-256")
+        return self.folder / sha256

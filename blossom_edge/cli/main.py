@@ -1,0 +1,34 @@
+"""The program `blossom-edge`. Knows its commands as text alone, so that --help loads none of them."""
+
+from __future__ import annotations
+
+import sys
+
+from blossom_edge import __version__
+from blossom_edge.console.program import LazyGroup, run
+
+program = LazyGroup(
+    "blossom-edge",
+    help="Learn together with devices that do not carry the same sensors; raw signals and private blocks stay here.",
+    version=__version__,
+    targets={
+        "demo": ("blossom_edge.cli.demo:demo", "Run a whole federation of six devices on this machine."),
+        "join": ("blossom_edge.cli.join:join", "Take part in a federation with this device."),
+        "status": ("blossom_edge.cli.status:status", "Show the last round of this device and what is awaited."),
+        "why": ("blossom_edge.cli.status:why", "Explain what was refused or held, and the next step."),
+        "privacy": ("blossom_edge.cli.privacy:privacy", "Show what leaves this device and what stays."),
+        "simulate": ("blossom_edge.cli.simulate:simulate", "Run many devices in this process on a virtual clock."),
+        "profiles": ("blossom_edge.cli.profiles:profiles", "List, show and validate profiles of boards."),
+        "data": ("blossom_edge.cli.data:data", "Write sample recordings for --replay."),
+        "version": ("blossom_edge.cli.version:version", "Show the versions that matter for a report."),
+    },
+)
+
+
+def main() -> None:
+    """Entry point of `blossom-edge`."""
+    sys.exit(run(program))
+
+
+if __name__ == "__main__":
+    main()

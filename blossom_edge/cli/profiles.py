@@ -1,0 +1,126 @@
+"""`blossom-edge profiles`: what types of boards are known, and whether a profile is right. Opens no sensor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blossom_edge.console.output import Output
+from blossom_edge.console.program import LazyGroup, command
+from blossom_edge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from firmware_profiles import Profile
+
+HERE = "blossom_edge.cli.profiles"
+
+profiles = LazyGroup(
+    "profiles",
+    help="What types of boards are known: their sensors, modalities and limits.",
+    targets={
+        "list": (f"{HERE}:list_command", "List the profiles found, yours and the shipped ones."),
+        "show": (f"{HERE}:show", "Show one profile, resolved with its parents."),
+        "validate": (f"{HERE}:validate", "Check profiles and name each fault with file and key."),
+    },
+)
+
+
+@contextlib.contextmanager
+def _errors_of_ours() -> Iterator[None]:
+    """Turn the error of the profiles package, which knows nothing of us, into ours."""
+    from firmware_profiles import ProfileError
+
+    try:
+        yield
+    except ProfileError as error:
+        raise ConfigError(error.error_id, str(error), hint=error.hint) from error
+
+
+@command("list", has_json=True, example="blossom-edge profiles list")
+def list_command(out: Output) -> None:
+    """List the profiles found in ./profiles, in your configuration folder and in this package."""
+    from firmware_profiles import list_profiles, load_profile
+
+    found: list[dict[str, Any]] = []
+    for entry in list_profiles():
+        modalities = [] if entry.problem else sorted(load_profile(str(entry.path)).modalities)
+        title, path = entry.title, str(entry.path)
+        found.append({"id": entry.id, "title": title, "modalities": modalities, "problem": entry.problem, "path": path})
+    out.json({"profiles": found})
+    rows = [(f["id"], ", ".join(f["modalities"]), f["title"] if not f["problem"] else "not valid") for f in found]
+    out.table(rows, ["profile", "modalities", "board"])
+    for faulty in (f for f in found if f["problem"]):
+        out.warn(f"profile {faulty['id']}: {faulty['problem']}")
+
+
+@command("show", has_json=True, example="blossom-edge profiles show jetson-imu --set limits.train_nice=5")
+@click.argument("name")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a key, as join --set does.")
+def show(out: Output, name: str, sets: tuple[str, ...]) -> None:
+    """Show the profile NAME (or a path), resolved with its parents."""
+    from firmware_profiles import load_profile
+
+    with _errors_of_ours():
+        profile = load_profile(name, sets=sets)
+    out.json({**profile.to_dict(), "digest": profile.digest})
+    _print_profile(out, profile)
+
+
+def _print_profile(out: Output, profile: Profile) -> None:
+    compute = profile.compute
+    threads = "" if compute.threads is None else f", {compute.threads} threads"
+    out.line(f"{profile.id}: {profile.title}")
+    out.line(f"board: {profile.hardware.board}; role: {compute.role}, on {compute.device}{threads}")
+    limits = profile.limits.model_dump(exclude_none=True)
+    out.line("limits: " + (", ".join(f"{key}={value}" for key, value in limits.items()) or "none"))
+    out.line(f"digest: {profile.digest[:16]}")
+    out.line()
+    rows = [
+        (name, m.sensor, ", ".join(m.channels), f"{m.rate_hz:g} Hz", m.window, m.hop)
+        for name, m in profile.modalities.items()
+    ]
+    out.table(rows, ["modality", "sensor", "channels", "rate", "window", "hop"])
+    out.line()
+    out.table(
+        [
+            (name, c.name, c.unit, f"{c.range[0]:g} .. {c.range[1]:g}")
+            for name, sensor in profile.sensors.items()
+            for c in sensor.channels
+        ],
+        ["sensor", "channel", "unit", "range"],
+    )
+    out.line()
+    sources = [
+        (name, i + 1, source.driver, f"{source.rate_hz:g} Hz", " ".join(f"{k}={v}" for k, v in source.options.items()))
+        for name, sensor in profile.sensors.items()
+        for i, source in enumerate(sensor.sources)
+    ]
+    out.table(sources, ["sensor", "try", "driver", "rate", "options"])
+
+
+@command("validate", has_json=True, example="blossom-edge profiles validate my-board.toml")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+def validate(out: Output, names: tuple[str, ...]) -> int:
+    """Check the profiles named (names or paths; none: all that are found). Exit code 2 if one has a fault."""
+    from firmware_profiles import ProfileError, list_profiles, load_profile
+
+    checked: list[dict[str, Any]] = []
+    for name in names or [str(entry.path) for entry in list_profiles()]:
+        problems: tuple[str, ...] = ()
+        hint = ""
+        try:
+            load_profile(name)
+        except ProfileError as error:
+            problems, hint = error.problems, error.hint
+        checked.append({"name": name, "valid": not problems, "problems": list(problems), "hint": hint})
+    out.json({"profiles": checked})
+    for entry in checked:
+        out.line(f"{entry['name']}: " + ("valid" if entry["valid"] else "not valid"))
+        for problem in entry["problems"]:
+            out.line(f"  {problem}")
+        if entry["hint"]:
+            out.line(f"  next: {entry['hint']}")
+    return 0 if all(entry["valid"] for entry in checked) else 2

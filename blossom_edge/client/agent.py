@@ -1,0 +1,298 @@
+"""The loop of a device: events from the link into the session, its actions onto disk, wire and trainer.
+
+One thread. `step` takes one event and carries out what follows. Training runs inside `step`; the link keeps
+itself alive meanwhile. Time comes from the `clock` given, so a simulation runs the same code in virtual time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from blossom_edge.client.actions import (
+    Action,
+    Adopt,
+    Evaluate,
+    KeepBlock,
+    KeepCheckpoint,
+    Publish,
+    Stop,
+    Subscribe,
+    Work,
+)
+from blossom_edge.client.session import Session
+from blossom_edge.client.store import Store
+from blossom_edge.codec import messages
+from blossom_edge.codec.envelope import decode, encode
+from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError
+from blossom_edge.core.training import Trainer
+from blossom_edge.federation.schema import Federation
+from blossom_edge.transport import topics
+from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent, Message
+
+log = logging.getLogger("blossom_edge")
+_DOWN = {message.NAME: message for message in messages.DOWN}
+_CAST = {message.NAME: message for message in messages.CAST}
+PACKET_OVERHEAD_BYTES = 6
+"""MQTT's fixed header, topic length and packet id, beside topic and payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """What a device learns with, made once the federation is known. `poll` lets sensors deliver."""
+
+    trainer: Trainer
+    poll: Callable[[float], None] = lambda now: None
+    poll_s: float | None = None
+    """Seconds between two polls; None when windows do not come by themselves."""
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of one round: MQTT payloads, topics and packet headers."""
+
+    up: int = 0
+    down: int = 0
+
+
+class Agent:
+    """One device in one federation. `make_learner` checks the federation against the profile and may refuse it.
+
+    `observe` is called after every change with the agent, for screens and status files.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        session: Session,
+        store: Store,
+        *,
+        federation_name: str,
+        make_learner: Callable[[Federation], Learner],
+        clock: Callable[[], float],
+        gateway_key: str | None = None,
+        observe: Callable[[Agent], None] = lambda agent: None,
+    ) -> None:
+        self.session = session
+        self.store = store
+        self.stopped: Stop | None = None
+        self.ever_connected = False
+        self.learner: Learner | None = None
+        self.traffic: dict[int, Traffic] = {}
+        """Bytes by round; round 0 is what came before the first."""
+        self.private_sent: Counter[str] = Counter()
+        """Messages that carried a private block, by block: stays empty, and is counted to show it."""
+        self._link = link
+        self._federation_name = federation_name
+        self._make_learner = make_learner
+        self._clock = clock
+        self._gateway_key = gateway_key
+        self._observe = observe
+        self._trusted: str | None = None
+        self._polled_at = float("-inf")
+        device = session.facts.device
+        self._scope = f"{federation_name}/{device}"
+        link.subscribe(topics.down(federation_name, device, "+"))
+        for kind in (messages.Commit.NAME, messages.Announce.NAME):
+            link.subscribe(topics.cast(federation_name, kind))
+
+    # ---- the loop
+
+    def step(self, timeout_s: float) -> bool:
+        """Take at most one event and do what time demands; whether there was an event."""
+        event = self._link.receive(timeout_s)
+        if event is not None:
+            self._take(event)
+        now = self._clock()
+        if (
+            self.learner is not None
+            and self.learner.poll_s is not None
+            and now - self._polled_at >= self.learner.poll_s
+        ):
+            self._polled_at = now
+            self.learner.poll(now)
+        if self.stopped is None:
+            self._do(self.session.tick(now))
+        return event is not None
+
+    def next_due(self) -> float | None:
+        """When `step` has something to do without an event."""
+        times = [self.session.next_due()]
+        if self.learner is not None and self.learner.poll_s is not None:
+            times.append(self._polled_at + self.learner.poll_s)
+        known = [t for t in times if t is not None]
+        return min(known) if known else None
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Stop:
+        """Run until the federation is finished, an error ends it, or `should_stop` says so."""
+        while self.stopped is None and not should_stop():
+            due = self.next_due()
+            wait = 1.0 if due is None else min(max(due - self._clock(), 0.0), 1.0)
+            self.step(wait)
+        return self.stopped or Stop("stopped")
+
+    def leave(self, reason: str) -> None:
+        """Say goodbye and close link and store."""
+        if self.session.welcomed:
+            self._do([Publish(self.bye(self._connection, reason))])
+        self._link.close()
+        self.store.close()
+
+    _connection = 0
+
+    def bye(self, connection: int, reason: str) -> messages.Bye:
+        """The goodbye of a connection; also its will."""
+        return messages.Bye(boot=self.session.facts.boot, connection=connection, reason=reason[:500])
+
+    # ---- in
+
+    def _take(self, event: LinkEvent) -> None:
+        now = self._clock()
+        if isinstance(event, Connected):
+            self.ever_connected, self._connection = True, event.connection
+            log.info("link-up", extra={"connection": event.connection})
+            self._do(self.session.connected(event.connection, now))
+        elif isinstance(event, Disconnected):
+            log.warning("link-down", extra={"reason": event.reason})
+            self._do(self.session.disconnected())
+            if not self.ever_connected and event.error_id:
+                self._stop(LinkError(event.error_id, event.reason))
+        elif isinstance(event, Message):
+            try:
+                message = self._open(event)
+                self._count(event.topic, event.payload, up=False)
+                if message is not None:
+                    self._do(self.session.received(message, now))
+            except RemoteError as error:
+                log.warning("message-dropped", extra={"topic": event.topic, "reason": str(error)})
+        self._observe(self)
+
+    def _open(self, event: Message) -> messages.WireMessage | None:
+        """Decode a message and hold its signature against the gateway's key; None before there is one to trust."""
+        topic = topics.Topic.parse(event.topic)
+        if topic is None or topic.federation != self._federation_name:
+            raise FrameError("a topic that is not ours")
+        kinds = _DOWN if topic.direction == "down" else _CAST
+        name = topic.kind if topic.direction in ("down", "cast") else ""
+        if name not in kinds:
+            raise FrameError(f"no message is called {topic.kind}")
+        frame = decode(event.payload, allowed=(kinds[name],))
+        message = frame.message
+        if message.SIGNED:
+            scope = self._scope if topic.direction == "down" else f"{self._federation_name}/"
+            if isinstance(message, (messages.Welcome, messages.Reject)) and self._trusted != message.key:
+                frame.check(scope, message.key)
+                self.store.trust(self._federation_name, message.key, wanted=self._gateway_key)
+                self._trusted = message.key
+            elif self._trusted is None:
+                return None
+            else:
+                frame.check(scope, self._trusted)
+        return message
+
+    # ---- out
+
+    def _do(self, actions: Iterable[Action]) -> None:
+        queue = deque(actions)
+        while queue and self.stopped is None:
+            action = queue.popleft()
+            if isinstance(action, Publish):
+                self._publish(action.message)
+            elif isinstance(action, KeepCheckpoint):
+                self.store.keep_checkpoint(action.checkpoint)
+            elif isinstance(action, KeepBlock):
+                self.store.keep_block(action.key, action.held)
+            elif isinstance(action, Subscribe):
+                self._link.subscribe(topics.cast_block(self._federation_name, str(action.key.block), action.key.cohort))
+            elif isinstance(action, Adopt):
+                queue.extend(self._adopt(action.federation))
+            elif isinstance(action, Work):
+                queue.extend(self._work(action))
+            elif isinstance(action, Evaluate):
+                trainer = self._trainer()
+                score = trainer.evaluate(self.session.model())
+                queue.extend(self.session.evaluated(action.round, score, trainer.present_modalities()))
+            elif isinstance(action, Stop):
+                self._stop(action.error, action.reason)
+
+    def _adopt(self, federation: Federation) -> list[Action]:
+        self.learner = self._make_learner(federation)
+        checkpoint, held = self.store.enter(federation)
+        facts = {"federation": federation.name, "digest": federation.digest[:12]}
+        log.info("federation-joined", extra=facts)
+        return self.session.adopted(checkpoint, held, self._clock())
+
+    def _work(self, work: Work) -> list[Action]:
+        trainer, session = self._trainer(), self.session
+        blocks = session.model()
+        score, present = trainer.evaluate(blocks), trainer.present_modalities()
+        num_windows = trainer.num_windows()
+        lacking = session.lacks_windows(num_windows)
+        if lacking:
+            log.info("round-skipped", extra={"round": work.round, "reason": lacking})
+            return session.skipped(lacking, score, present)
+        self._do(session.scored(score, present, num_windows))
+        self._observe(self)
+        result = trainer.train(
+            blocks,
+            session.training(),
+            round_number=work.round,
+            frozen=frozenset(),
+            optimizer=session.checkpoint.optimizer,
+        )
+        log.info("round-trained", extra={"round": work.round, "steps": result.num_steps})
+        return session.trained(blocks, result, num_windows=num_windows, now=self._clock())
+
+    def _publish(self, message: messages.WireMessage) -> None:
+        payload = encode(message, scope=self._scope, sign=self.store.key)
+        topic = topics.up(self._federation_name, self.session.facts.device, message.NAME)
+        if self._link.publish(topic, payload):
+            self._count(topic, payload, up=True)
+            blocks = self.session.blocks
+            if isinstance(message, (messages.Offer, messages.UploadChunk)) and blocks is not None:
+                self.private_sent.update(str(b) for b in blocks.private if str(b) == message.block)
+
+    def _count(self, topic: str, payload: bytes, *, up: bool) -> None:
+        traffic = self.traffic.setdefault(self.session.story.round, Traffic())
+        size = len(topic) + len(payload) + PACKET_OVERHEAD_BYTES
+        if up:
+            traffic.up += size
+        else:
+            traffic.down += size
+
+    def _trainer(self) -> Trainer:
+        if self.learner is None:
+            raise RuntimeError("no federation was adopted")
+        return self.learner.trainer
+
+    def _stop(self, error: BlossomError | None, reason: str = "") -> None:
+        self.stopped = Stop(reason or str(error), error)
+        self._observe(self)
+
+    def status(self) -> dict[str, Any]:
+        """What `status` and `why` show, as plain data."""
+        session, story, now = self.session, self.session.story, self._clock()
+        federation = session.federation
+        return {
+            "device": session.facts.device,
+            "profile": session.facts.profile,
+            "modalities": list(session.facts.modalities),
+            "federation": federation.name if federation is not None else None,
+            "connected": session.welcomed,
+            "phase": story.phase,
+            "detail": story.detail,
+            "round": story.round,
+            "deadline_in_s": round(story.deadline - now, 1) if story.deadline is not None else None,
+            "score": {name: metric.mean for name, metric in sorted(story.score.items())},
+            "score_round": story.score_round,
+            "sent": dict(sorted(story.sent.items())),
+            "outcomes": dict(sorted(story.outcomes.items())),
+            "waiting_for": [str(key) for key in session.downloads.missing()],
+            "unconfirmed": [str(update.key) for update in session.outbox.updates],
+            "versions": {str(key): held.version for key, held in sorted(session.downloads.held.items())},
+            "private": [str(block) for block in session.blocks.private] if session.blocks is not None else [],
+            "bytes": {str(number): [t.up, t.down] for number, t in sorted(self.traffic.items())},
+        }

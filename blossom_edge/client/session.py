@@ -1,0 +1,408 @@
+"""A device's part of a federation as a state machine: events in, actions out. No I/O, no clock, no torch.
+
+    (connected) hello -> welcome -> fetch versions -> plan -> work -> checkpoint -> offer -> receipt -> commit -> ...
+
+Messages are verified before they come here. `now` is a monotonic time in seconds. What a restart must find
+again is in the checkpoint and the held versions, which the agent writes before anything that follows is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from blossom_edge.client.actions import (
+    Action,
+    Adopt,
+    Checkpoint,
+    DeviceFacts,
+    Evaluate,
+    Held,
+    KeepBlock,
+    KeepCheckpoint,
+    Publish,
+    Stop,
+    Story,
+    Subscribe,
+    Work,
+)
+from blossom_edge.client.blocks import DeviceBlocks
+from blossom_edge.client.downloads import Downloads
+from blossom_edge.client.outbox import Outbox
+from blossom_edge.client.speech import Phase, key_of, make_hello, make_state, training_of
+from blossom_edge.client.updates import make_updates
+from blossom_edge.codec import messages
+from blossom_edge.codec.tensors import make_codec
+from blossom_edge.core.blocks import BlockId, BlockKey, Tensors
+from blossom_edge.core.errors import ConfigError, LinkError
+from blossom_edge.core.metrics import MetricSums
+from blossom_edge.core.rounds import LocalTraining
+from blossom_edge.core.training import Blocks, TrainResult
+from blossom_edge.federation.schema import Federation
+
+HELLO_S = 5.0
+LONGEST_HELLO_S = 60.0
+
+
+class Session:
+    """One device in one federation. `federation` is the one it knows from an earlier run."""
+
+    def __init__(self, facts: DeviceFacts, *, federation: Federation | None = None) -> None:
+        self.facts = facts
+        self.federation = federation
+        self.checkpoint = Checkpoint()
+        self.story = Story()
+        self.blocks: DeviceBlocks | None = None
+        """What this device has in the federation; None until it is welcome."""
+        self.downloads = Downloads(expected_bytes=lambda key: self._blocks().cast_size(key), seed=facts.device)
+        self.outbox = Outbox(next_sequence=self._next_sequence)
+        self.welcomed = False
+        self._connection = 0
+        self._sequence = 0
+        self._ledger_seq = 0
+        self._epoch = 0
+        self._gateway_boot: int | None = None
+        self._entering: messages.Welcome | None = None
+        self._plan: messages.Plan | None = None
+        self._plan_until = 0.0
+        self._finishing: int | None = None
+        self._hello_at: float | None = None
+        self._hello_pause = HELLO_S
+
+    # ---- the link
+
+    def connected(self, connection: int, now: float) -> list[Action]:
+        """The link is up (again)."""
+        self._connection, self.welcomed, self._hello_pause = connection, False, HELLO_S
+        self.outbox.reconnected()
+        return self._say_hello(now)
+
+    def disconnected(self) -> list[Action]:
+        """The link is down; all that is unfinished stays as it is."""
+        self.welcomed, self._hello_at = False, None
+        self.story.tell("offline")
+        return []
+
+    def tick(self, now: float) -> list[Action]:
+        """Time passed."""
+        actions: list[Action] = []
+        if self._hello_at is not None and now >= self._hello_at and not self.welcomed:
+            actions += self._say_hello(now)
+        if self.welcomed:
+            actions += [Publish(ask) for ask in self.downloads.asks(now, self._epoch)]
+            actions += [Publish(message) for message in self.outbox.due(now, self._epoch)]
+            if self._plan is not None and now >= self._plan_until:
+                self._plan = None
+                self.story.tell("waiting", "the round ended before its versions were here")
+        return actions
+
+    def next_due(self) -> float | None:
+        """When `tick` has something to do without an event."""
+        times = [self._hello_at] if not self.welcomed else [self.downloads.next_due(), self.outbox.next_due()]
+        if self._plan is not None:
+            times.append(self._plan_until)
+        known = [t for t in times if t is not None]
+        return min(known) if known else None
+
+    # ---- messages
+
+    def received(self, message: messages.WireMessage, now: float) -> list[Action]:
+        """A message from the gateway, its signature checked where it has one.
+
+        Raises:
+            RemoteError: it does not make sense; drop it.
+        """
+        takers: Mapping[type[messages.WireMessage], Callable[..., list[Action]]] = {
+            messages.Welcome: self._welcome,
+            messages.Reject: self._reject,
+            messages.Plan: self._take_plan,
+            messages.Grant: lambda m, t: [Publish(chunk) for chunk in self.outbox.granted(m, t)],
+            messages.Need: lambda m, t: [Publish(chunk) for chunk in self.outbox.needed(m, t)],
+            messages.Receipt: self._receipt,
+            messages.Refusal: self._refusal,
+            messages.CastChunk: self._chunk,
+            messages.Commit: self._commit,
+            messages.Announce: self._announce,
+        }
+        return takers[type(message)](message, now)
+
+    def _welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
+        if self.federation is None or self.federation.digest != welcome.federation_digest:
+            if self.blocks is not None:
+                message = "the gateway runs another federation now"
+                return [Stop("rejected", ConfigError("federation-changed", message, hint="start join again"))]
+            if welcome.federation is None:
+                return []
+            federation = Federation.from_dict(welcome.federation, source="the gateway's federation")
+            if federation.digest != welcome.federation_digest:
+                raise ConfigError("federation-invalid", "the gateway's federation does not have the digest it names")
+            self.federation = federation
+        if self.blocks is not None:
+            return self._enter(welcome, now)
+        self.blocks = DeviceBlocks(self.federation, self.facts.modalities, self.facts.tasks)
+        self._entering = welcome
+        return [Adopt(self.federation), *(Subscribe(key) for key in self.blocks.shared)]
+
+    def adopted(self, checkpoint: Checkpoint | None, held: Mapping[BlockKey, Held], now: float) -> list[Action]:
+        """The agent is ready to learn in this federation; `checkpoint` and `held` are what an earlier run left."""
+        self.checkpoint = checkpoint or Checkpoint()
+        self.downloads.held.update(held)
+        self.outbox.fill(self.checkpoint.outbox)
+        self._epoch = self.checkpoint.epoch
+        self._sequence = max(self._sequence, self.checkpoint.sequence)
+        self._ledger_seq = max(self._ledger_seq, self.checkpoint.ledger_seq)
+        welcome, self._entering = self._entering, None
+        return self._enter(welcome, now) if welcome is not None else []
+
+    def _enter(self, welcome: messages.Welcome, now: float) -> list[Action]:
+        if welcome.epoch != self._epoch:
+            self.downloads.forget()
+            self.outbox.fill(())
+            self.checkpoint = replace(self.checkpoint, epoch=welcome.epoch, round=0, outbox=())
+        self._epoch, self._gateway_boot, self.welcomed = welcome.epoch, welcome.boot, True
+        self._sequence = max(self._sequence, welcome.sequence)
+        self._ledger_seq = max(self._ledger_seq, welcome.ledger_seq)
+        self._hello_at = None
+        self.story.round = welcome.round
+        self._wait(welcome.running)
+        if welcome.running == "finished":
+            self._finishing = welcome.round
+        actions: list[Action] = []
+        for version in welcome.versions:
+            actions += self._want(key_of(version), version.version, version.sha256, now, soon=True)
+        return actions + self._go_on(now) + self.tick(now)
+
+    def _wait(self, running: str) -> None:
+        detail = {"paused": "the federation is paused", "finished": "for the last versions"}.get(running)
+        self.story.tell("waiting", detail or "for the next round")
+
+    def _reject(self, reject: messages.Reject, now: float) -> list[Action]:
+        if not reject.final:
+            self._hello_at = now + max(reject.come_back_s, HELLO_S)
+            return []
+        return [Stop("rejected", LinkError("rejected", f"the gateway says no: {reject.reason}", hint=reject.hint))]
+
+    def _take_plan(self, plan: messages.Plan, now: float) -> list[Action]:
+        if not self.welcomed or plan.epoch != self._epoch:
+            return []
+        self.story.round, self.story.deadline = plan.round, now + plan.remaining_s
+        if plan.round == self.checkpoint.round:
+            return self.tick(now)
+        self._plan, self._plan_until = plan, now + plan.remaining_s
+        self.story.tell("fetching", f"the versions of round {plan.round}")
+        actions: list[Action] = []
+        for block in plan.blocks:
+            actions += self._want(key_of(block), block.version, block.sha256, now)
+        return actions + self._go_on(now)
+
+    def _chunk(self, chunk: messages.CastChunk, now: float) -> list[Action]:
+        if self.blocks is None or key_of(chunk) not in self.blocks.shared:
+            return []
+        found = self.downloads.chunk(chunk, now)
+        if found is None:
+            return []
+        return [KeepBlock(*found), *self._go_on(now)]
+
+    def _receipt(self, receipt: messages.Receipt, now: float) -> list[Action]:
+        self._ledger_seq = max(self._ledger_seq, receipt.ledger_seq)
+        update = self.outbox.settle(receipt.block, receipt.cohort, receipt.sha256)
+        if update is None:
+            return []
+        self.story.sent[str(update.key)] = f"round {update.round}: kept by the gateway"
+        return self._settled()
+
+    def _refusal(self, refusal: messages.Refusal, now: float) -> list[Action]:
+        if not refusal.final:
+            self.outbox.wait(refusal.block, refusal.cohort, refusal.sha256, now)
+            return []
+        update = self.outbox.settle(refusal.block, refusal.cohort, refusal.sha256)
+        if update is None:
+            return []
+        hint = f"; {refusal.hint}" if refusal.hint else ""
+        self.story.sent[str(update.key)] = f"round {update.round}: refused ({refusal.type}): {refusal.reason}{hint}"
+        return self._settled()
+
+    def _settled(self) -> list[Action]:
+        if len(self.outbox):
+            return []
+        self.story.tell("waiting", "for the others")
+        self.checkpoint = replace(self.checkpoint, outbox=(), sequence=self._sequence, ledger_seq=self._ledger_seq)
+        return [KeepCheckpoint(self.checkpoint)]
+
+    def _commit(self, commit: messages.Commit, now: float) -> list[Action]:
+        if not self.welcomed or commit.epoch != self._epoch:
+            return []
+        self._ledger_seq = max(self._ledger_seq, commit.ledger_seq)
+        actions: list[Action] = []
+        for block in commit.blocks:
+            key = key_of(block)
+            if key not in self._blocks().shared:
+                continue
+            me = self.facts.device in block.members
+            others = len(block.members) - me
+            made_by = f"version {block.version} from {others} others" + (" and this device" if me else "")
+            self.story.outcomes[str(key)] = f"round {commit.round}: " + (
+                f"held, {block.held}" if block.held else made_by
+            )
+            actions += self._want(key, block.version, block.sha256, now)
+        if self._plan is not None and self._plan.round <= commit.round:
+            self._plan = None
+        actions += self._settle_by(commit)
+        if commit.running == "finished":
+            self._finishing = commit.round
+        self.story.deadline = None
+        self._wait(commit.running)
+        return actions + self._go_on(now)
+
+    def _settle_by(self, commit: messages.Commit) -> list[Action]:
+        """A round is over: what is still in the outbox for it was counted (its receipt got lost), or came too late."""
+        over = [update for update in self.outbox.updates if update.round <= commit.round]
+        for update in over:
+            counted = any(self.facts.device in b.members for b in commit.blocks if key_of(b) == update.key)
+            word = "counted" if counted else "too late, the round had ended"
+            self.story.sent[str(update.key)] = f"round {update.round}: {word}"
+            self.outbox.settle(str(update.key.block), update.key.cohort, update.sha256)
+        return self._settled() if over else []
+
+    def _announce(self, announce: messages.Announce, now: float) -> list[Action]:
+        if announce.boot == self._gateway_boot or self._connection == 0:
+            return []
+        self.welcomed = False
+        self.outbox.reconnected()
+        return self._say_hello(now)
+
+    # ---- work
+
+    def model(self) -> dict[BlockId, Tensors]:
+        """All blocks of the device's model as they are now."""
+        return self._blocks().model(self.downloads.held, self.checkpoint.private)
+
+    def training(self) -> LocalTraining:
+        """Local training of the plan in hand."""
+        return training_of(self._planned())
+
+    def lacks_windows(self, num_windows: int) -> str:
+        """Why this device sits the round out, or the empty text."""
+        if num_windows == 0:
+            return "no labelled windows yet"
+        wanted, before = self._planned().min_new_windows, self.checkpoint.num_windows
+        new = num_windows - before if num_windows >= before else num_windows
+        return f"{new} new windows, the schedule asks for {wanted}" if new < wanted else ""
+
+    def skipped(self, reason: str, score: MetricSums, present: frozenset[str]) -> list[Action]:
+        """The device sits this round out."""
+        plan, self._plan = self._planned(), None
+        self.story.tell("waiting", reason)
+        return [self._state("skipped", plan.round, score, present, reason)]
+
+    def scored(self, score: MetricSums, present: frozenset[str], num_windows: int) -> list[Action]:
+        """The received model is evaluated; training begins."""
+        plan = self._planned()
+        self.story.tell("training", f"round {plan.round}")
+        return [self._state("training", plan.round, score, present, windows=num_windows)]
+
+    def trained(self, base: Blocks, result: TrainResult, *, num_windows: int, now: float) -> list[Action]:
+        """Local training is done: everything is written in one step, then the updates are offered."""
+        blocks, plan = self._blocks(), self._planned()
+        updates = make_updates(
+            blocks.federation.spec,
+            result,
+            base,
+            round_number=plan.round,
+            base_versions={key_of(b): b.version for b in plan.blocks},
+            key_by_block=blocks.keys,
+            codec=make_codec(plan.codec),
+        )
+        private = {block: values for block, values in result.blocks.items() if block in blocks.private}
+        self.checkpoint = Checkpoint(
+            round=plan.round,
+            epoch=self._epoch,
+            sequence=self._sequence + len(updates) + 1,
+            ledger_seq=self._ledger_seq,
+            num_windows=num_windows,
+            private={**self.checkpoint.private, **private},
+            optimizer=result.optimizer,
+            outbox=updates,
+        )
+        self._plan = None
+        self.outbox.fill(updates)
+        for update in updates:
+            self.story.sent[str(update.key)] = f"round {update.round}: offered, {len(update.data):,} bytes"
+        self.story.tell("uploading" if updates else "waiting", f"round {plan.round}")
+        return [KeepCheckpoint(self.checkpoint), *self.tick(now)]
+
+    def evaluated(self, round_number: int, score: MetricSums, present: frozenset[str]) -> list[Action]:
+        """The last evaluation of a finished federation."""
+        self.story.tell("finished")
+        state = self._state("evaluated", round_number + 1, score, present)
+        return [state, Stop("the federation is finished")]
+
+    # ---- inside
+
+    def _go_on(self, now: float) -> list[Action]:
+        """Start the work in hand once every version it needs is here."""
+        missing = set(self.downloads.missing())
+        if self._plan is not None and not missing & {key_of(b) for b in self._plan.blocks}:
+            return [Work(self._plan.round)]
+        if self._finishing is not None and not missing and not len(self.outbox):
+            last, self._finishing = self._finishing, None
+            return [Evaluate(last)]
+        return []
+
+    def _want(self, key: BlockKey, version: int, sha256: str, now: float, *, soon: bool = False) -> list[Action]:
+        if version == 0 and key not in self.downloads.held:
+            self.downloads.held[key] = Held(0, sha256, self._blocks().first(key))
+        found = self.downloads.want(key, version, sha256, now=now, soon=soon)
+        return [KeepBlock(key, found)] if found is not None else []
+
+    def _say_hello(self, now: float) -> list[Action]:
+        self._hello_at = now + self._hello_pause
+        self._hello_pause = min(2 * self._hello_pause, LONGEST_HELLO_S)
+        self.story.tell("joining", "hello is said, no answer yet")
+        hello = make_hello(
+            self.facts,
+            self.downloads.held,
+            connection=self._connection,
+            federation_digest=self.federation.digest if self.federation is not None else None,
+            epoch=self._epoch,
+            sequence=self._sequence,
+            ledger_seq=self._ledger_seq,
+        )
+        return [Publish(hello)]
+
+    def _state(
+        self,
+        phase: Phase,
+        round_number: int,
+        score: MetricSums,
+        present: frozenset[str],
+        reason: str = "",
+        windows: int = 0,
+    ) -> Publish:
+        self.story.score, self.story.score_round = score, round_number
+        return Publish(
+            make_state(
+                phase,
+                score,
+                present,
+                epoch=self._epoch,
+                round_number=round_number,
+                sequence=self._next_sequence(),
+                reason=reason,
+                num_windows=windows,
+            )
+        )
+
+    def _next_sequence(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def _blocks(self) -> DeviceBlocks:
+        if self.blocks is None:
+            raise RuntimeError("no federation is known yet")
+        return self.blocks
+
+    def _planned(self) -> messages.Plan:
+        if self._plan is None:
+            raise RuntimeError("no plan is in hand")
+        return self._plan

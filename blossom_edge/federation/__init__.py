@@ -1,0 +1,1 @@
+"""What is learned: the federation file, tensors of every block type, initial values. Never torch, never a network."""

@@ -1,0 +1,204 @@
+"""The block types: their options, and the names and shapes of their tensors. Never computes with tensors.
+
+The torch modules in `blossom_edge.models` are held to this table by a test, because the gateway has no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from blossom_edge.core.blocks import BlockKind, TensorSpec
+
+MAX_BLOCK_VALUES = 1 << 26
+"""A block may have this many float32 values (256 MiB): federations also arrive over the network."""
+
+Width = Annotated[int, Field(ge=1, le=8192)]
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
+Widths = Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=8)]
+Options = tuple[tuple[str, int | float | str], ...]
+
+
+class BlockOptions(BaseModel):
+    """The options that a block type has in the federation file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def plain(self) -> Options:
+        """The options sorted by name, lists written as `32,64,128`: what a `BlockSpec` carries."""
+        rows = self.model_dump()
+        return tuple(
+            (name, ",".join(map(str, value)) if isinstance(value, tuple) else value)
+            for name, value in sorted(rows.items())
+        )
+
+
+class Conv1dGruOptions(BlockOptions):
+    """`conv1d_gru`: convolutions with ReLU, halving and dropout, then a GRU, then the mean over time."""
+
+    channels: Widths = (32, 64, 128)
+    kernel: Annotated[int, Field(ge=1, le=63)] = 5
+    hidden: Width = 128
+    dropout: Dropout = 0.1
+
+
+class MlpEncoderOptions(BlockOptions):
+    """`mlp` encoder: the window flattened, then linear layers with ReLU; the last width is the embedding's."""
+
+    widths: Widths = (64, 32)
+    dropout: Dropout = 0.1
+
+
+class FusionOptions(BlockOptions):
+    """`concat` and `attention`: the width of what the head sees."""
+
+    width: Width = 256
+
+
+class MlpHeadOptions(BlockOptions):
+    """`mlp` head: one hidden layer with ReLU and dropout, then the outputs."""
+
+    hidden: Width = 64
+    dropout: Dropout = 0.1
+
+
+class EncoderType(Protocol):
+    """A kind of encoder: (batch, time, channel) -> (batch, width)."""
+
+    name: str
+    options: type[BlockOptions]
+
+    def tensors(self, options: Any, *, channels: int, window: int) -> tuple[TensorSpec, ...]:
+        """The block's tensors, sorted by name.
+
+        Raises:
+            ValueError: the window does not suit this encoder.
+        """
+        ...
+
+    def width(self, options: Any) -> int:
+        """Width of the embedding."""
+        ...
+
+
+class Conv1dGru:
+    """Source: the published encoder for wearable data (arXiv:2603.27552); k5 3-32-64-128, GRU 128 is 150,976 values."""
+
+    name = "conv1d_gru"
+    options: type[BlockOptions] = Conv1dGruOptions
+
+    def tensors(self, options: Conv1dGruOptions, *, channels: int, window: int) -> tuple[TensorSpec, ...]:
+        """The block's tensors, sorted by name."""
+        if options.kernel % 2 == 0:
+            raise ValueError(f"kernel: found {options.kernel}, expected an odd number")
+        if window < 1 << len(options.channels):
+            raise ValueError(
+                f"channels: {len(options.channels)} layers halve the window {len(options.channels)} times, "
+                f"found a window of {window} samples, expected {1 << len(options.channels)} or more"
+            )
+        rows: dict[str, tuple[int, ...]] = {}
+        width = channels
+        for layer, out in enumerate(options.channels):
+            rows |= {f"conv.{layer}.weight": (out, width, options.kernel), f"conv.{layer}.bias": (out,)}
+            width = out
+        gates = 3 * options.hidden
+        rows |= {
+            "gru.weight_ih_l0": (gates, width),
+            "gru.weight_hh_l0": (gates, options.hidden),
+            "gru.bias_ih_l0": (gates,),
+            "gru.bias_hh_l0": (gates,),
+        }
+        return _sorted(rows)
+
+    def width(self, options: Conv1dGruOptions) -> int:
+        """Width of the embedding."""
+        return options.hidden
+
+
+class MlpEncoder:
+    """Linear layers over the flattened window: small, for short windows."""
+
+    name = "mlp"
+    options: type[BlockOptions] = MlpEncoderOptions
+
+    def tensors(self, options: MlpEncoderOptions, *, channels: int, window: int) -> tuple[TensorSpec, ...]:
+        """The block's tensors, sorted by name."""
+        rows: dict[str, tuple[int, ...]] = {}
+        width = channels * window
+        for layer, out in enumerate(options.widths):
+            rows |= _linear(f"layers.{layer}", width, out)
+            width = out
+        return _sorted(rows)
+
+    def width(self, options: MlpEncoderOptions) -> int:
+        """Width of the embedding."""
+        return options.widths[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class FusionType:
+    """A way to join the embeddings that are present; split into a part per modality and a rest."""
+
+    name: str
+    options: type[BlockOptions]
+
+    def part(self, options: Any, *, embedding: int) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK.MODALITY`, for an embedding of this width."""
+        if self.name == "concat":
+            return _sorted({"weight": (options.width, embedding)})
+        return _sorted(_linear("projection", embedding, options.width) | {"score.weight": (1, embedding)})
+
+    def rest(self, options: Any) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK`."""
+        if self.name == "concat":
+            return _sorted({"bias": (options.width,)})
+        return _sorted({"norm.weight": (options.width,), "norm.bias": (options.width,)})
+
+    def width(self, options: Any) -> int:
+        """Width of what the head sees."""
+        return int(options.width)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadType:
+    """What turns the fused vector into the outputs of a task."""
+
+    name: str
+    options: type[BlockOptions]
+
+    def tensors(self, options: Any, *, width: int, outputs: int) -> tuple[TensorSpec, ...]:
+        """The block's tensors: from the fusion's width to one value per class, or one for a regression."""
+        return _sorted(_linear("layers.0", width, options.hidden) | _linear("layers.1", options.hidden, outputs))
+
+
+ENCODERS: Mapping[str, EncoderType] = {t.name: t for t in (Conv1dGru(), MlpEncoder())}
+FUSIONS: Mapping[str, FusionType] = {name: FusionType(name, FusionOptions) for name in ("concat", "attention")}
+HEADS: Mapping[str, HeadType] = {"mlp": HeadType("mlp", MlpHeadOptions)}
+_TYPES: Mapping[BlockKind, Mapping[str, EncoderType | FusionType | HeadType]] = {
+    BlockKind.ENCODER: ENCODERS,
+    BlockKind.FUSION: FUSIONS,
+    BlockKind.HEAD: HEADS,
+}
+
+
+def options_class(kind: BlockKind, type_name: str) -> type[BlockOptions]:
+    """The options of a block type.
+
+    Raises:
+        KeyError: there is no such type of this kind; its argument lists those that exist.
+    """
+    table = {name: t.options for name, t in _TYPES[kind].items()}
+    if type_name not in table:
+        raise KeyError(", ".join(sorted(table)))
+    return table[type_name]
+
+
+def _linear(prefix: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.weight": (outputs, inputs), f"{prefix}.bias": (outputs,)}
+
+
+def _sorted(rows: Mapping[str, tuple[int, ...]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, shape) for name, shape in sorted(rows.items()))

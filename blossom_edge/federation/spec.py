@@ -1,0 +1,99 @@
+"""From a federation to its blocks: names, tensors, visibility. The one place where the model's shape is worked out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, ModelSpec, TensorSpec
+from blossom_edge.core.names import Modality, TaskName
+from blossom_edge.federation.block_types import ENCODERS, FUSIONS, HEADS, BlockOptions, options_class
+
+if TYPE_CHECKING:
+    from blossom_edge.federation.schema import Federation
+
+
+def encoder_id(modality: str) -> BlockId:
+    """`encoder/MODALITY`."""
+    return BlockId(BlockKind.ENCODER, modality)
+
+
+def fusion_id(task: str, modality: str = "") -> BlockId:
+    """`fusion/TASK.MODALITY`, or `fusion/TASK` for the rest of the fusion."""
+    return BlockId(BlockKind.FUSION, f"{task}.{modality}" if modality else task)
+
+
+def head_id(task: str) -> BlockId:
+    """`head/TASK`."""
+    return BlockId(BlockKind.HEAD, task)
+
+
+def block_options(federation: Federation, block: BlockId) -> BlockOptions:
+    """The options of a block that stands in the file (not of a `fusion/TASK.MODALITY`).
+
+    Raises:
+        KeyError: unknown type.
+        pydantic.ValidationError: wrong options.
+    """
+    settings = federation.blocks[str(block)]
+    return options_class(block.kind, settings.type).model_validate(settings.options)
+
+
+def model_spec(federation: Federation) -> ModelSpec:
+    """All blocks of a checked federation, sorted by id.
+
+    Raises:
+        ValueError: the options of an encoder do not suit its window, said as `key: what`.
+    """
+    return ModelSpec(tuple(sorted((*_encoders(federation), *_tasks(federation)), key=lambda b: b.id)))
+
+
+def _encoders(federation: Federation) -> Iterator[BlockSpec]:
+    for name, modality in federation.modalities.items():
+        block = encoder_id(name)
+        kind = ENCODERS[federation.blocks[str(block)].type]
+        options = block_options(federation, block)
+        try:
+            tensors = kind.tensors(options, channels=len(modality.channels), window=modality.window)
+        except ValueError as error:
+            raise ValueError(f'blocks."{block}".{error}') from None
+        yield _block(federation, block, kind.name, tensors, options, modality=Modality(name))
+
+
+def _tasks(federation: Federation) -> Iterator[BlockSpec]:
+    for name, task in federation.tasks.items():
+        rest, head, served = fusion_id(name), head_id(name), TaskName(name)
+        fusion = FUSIONS[federation.blocks[str(rest)].type]
+        options = block_options(federation, rest)
+        for modality in federation.task_modalities(name):
+            encoder = encoder_id(modality)
+            width = ENCODERS[federation.blocks[str(encoder)].type].width(block_options(federation, encoder))
+            tensors = fusion.part(options, embedding=width)
+            part = fusion_id(name, modality)
+            yield _block(federation, part, fusion.name, tensors, options, modality=modality, task=served)
+        yield _block(federation, rest, fusion.name, fusion.rest(options), options, task=served)
+        kind = HEADS[federation.blocks[str(head)].type]
+        head_options = block_options(federation, head)
+        outputs = kind.tensors(head_options, width=fusion.width(options), outputs=task.num_outputs)
+        yield _block(federation, head, kind.name, outputs, head_options, task=served)
+
+
+def _block(
+    federation: Federation,
+    block: BlockId,
+    type_name: str,
+    tensors: tuple[TensorSpec, ...],
+    options: BlockOptions,
+    *,
+    modality: Modality | None = None,
+    task: TaskName | None = None,
+) -> BlockSpec:
+    return BlockSpec(
+        id=block,
+        type=type_name,
+        tensors=tensors,
+        modality=modality,
+        task=task,
+        visibility=federation.visibility_of(block),
+        options=options.plain(),
+    )

@@ -1,0 +1,155 @@
+"""The model of one device: the blocks that it owns, joined. Holds values; where they come from is not its business."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, Tensors
+from blossom_edge.core.errors import SpecMismatch
+from blossom_edge.core.names import TaskName
+from blossom_edge.core.training import Blocks
+from blossom_edge.federation.block_types import ENCODERS, MlpHeadOptions
+from blossom_edge.federation.schema import Federation
+from blossom_edge.federation.spec import block_options, encoder_id, fusion_id, head_id
+from blossom_edge.models.encoders import make_encoder
+from blossom_edge.models.fusion import make_fusion_part, make_fusion_rest
+from blossom_edge.models.heads import MlpHead
+
+
+class BlockModel(nn.Module):
+    """The given blocks of a federation, wired; all values are zero until they are loaded.
+
+    A modality counts for a task when its encoder and its part of the task's fusion are both here; a task is served
+    when its fusion, its head and at least one such modality are.
+    """
+
+    def __init__(self, federation: Federation, blocks: Collection[BlockId]) -> None:
+        super().__init__()
+        self.specs: dict[BlockId, BlockSpec] = {b: federation.spec[b] for b in sorted(blocks)}
+        self._index = {block: i for i, block in enumerate(self.specs)}
+        with torch.device("meta"):  # no initial values are drawn: other users of torch's random numbers see nothing
+            self._parts = nn.ModuleList(make_block(federation, spec) for spec in self.specs.values())
+        self.to_empty(device="cpu")
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.zero_()
+        self._federation = federation
+        self._wiring = {
+            task: modalities for task in sorted(federation.tasks) if (modalities := self._modalities_here(task))
+        }
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """The tasks that these blocks can serve, sorted."""
+        return tuple(TaskName(t) for t in self._wiring)
+
+    def task_modalities(self, task: str) -> tuple[str, ...]:
+        """The modalities that count for a task here, sorted."""
+        return self._wiring.get(task, ())
+
+    def module(self, block: BlockId) -> nn.Module:
+        """The torch module of one block.
+
+        Raises:
+            KeyError: the block is not part of this model.
+        """
+        return self._parts[self._index[block]]
+
+    def load(self, blocks: Blocks) -> None:
+        """Copy values in; blocks that are not part of this model are passed over.
+
+        Raises:
+            SpecMismatch: names or shapes are not those of the federation.
+        """
+        for block, tensors in blocks.items():
+            if block in self._index:
+                _load_block(self.module(block), block, tensors)
+
+    def values(self, block: BlockId) -> Tensors:
+        """A copy of one block's values: float32 on the CPU, sorted by name."""
+        state = self.module(block).state_dict()
+        return {name: state[name].detach().to("cpu", torch.float32, copy=True).numpy() for name in sorted(state)}
+
+    def forward(
+        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], tasks: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """The outputs of each served task (of `tasks`, if given).
+
+        inputs: modality -> (batch, time, channel) float32; present: modality -> (batch,) bool, on the same device.
+        A classification or multilabel task gives (batch, class) logits, a regression (batch, 1) in the task's unit.
+        An encoder runs on the rows that have its modality, and not at all when none has.
+        """
+        wanted = [t for t in self._wiring if tasks is None or t in tasks]
+        needed = sorted({m for t in wanted for m in self._wiring[t] if m in inputs})
+        embeddings = {m: e for m in needed if (e := self._embed(m, inputs[m], present[m])) is not None}
+        return {task: out for task in wanted if (out := self._task(task, embeddings, present)) is not None}
+
+    def _embed(self, modality: str, window: Tensor, present: Tensor) -> Tensor | None:
+        rows = present.nonzero().squeeze(1)
+        if len(rows) == 0:
+            return None
+        encoder = self.module(encoder_id(modality))
+        if len(rows) == len(present):
+            whole: Tensor = encoder(window)
+            return whole
+        some: Tensor = encoder(window[rows])
+        return some.new_zeros(len(present), some.shape[1]).index_copy(0, rows, some)
+
+    def _task(self, task: str, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+        have = [m for m in self._wiring[task] if m in embeddings]
+        if not have:
+            return None
+        outputs = [self.module(fusion_id(task, m))(embeddings[m]) for m in have]
+        values = torch.stack([value for value, _ in outputs], dim=1)
+        scores = torch.stack([score for _, score in outputs], dim=1)
+        mask = torch.stack([present[m] for m in have], dim=1)
+        fused = self.module(fusion_id(task))(values, scores, mask)
+        result: Tensor = self.module(head_id(task))(fused)
+        settings = self._federation.tasks[task]
+        return result * settings.spread + settings.mean if settings.type == "regression" else result
+
+    def _modalities_here(self, task: str) -> tuple[str, ...]:
+        if fusion_id(task) not in self._index or head_id(task) not in self._index:
+            return ()
+        return tuple(
+            m
+            for m in self._federation.task_modalities(task)
+            if encoder_id(m) in self._index and fusion_id(task, m) in self._index
+        )
+
+
+def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
+    """The torch module of one block; its parameters are those of `spec`, its values are torch's own."""
+    if spec.id.kind is BlockKind.ENCODER:
+        modality = federation.modalities[spec.id.name]
+        options = block_options(federation, spec.id)
+        return make_encoder(options, channels=len(modality.channels), window=modality.window)
+    task = str(spec.task)
+    fusion = block_options(federation, fusion_id(task)).model_dump()
+    if spec.id.kind is BlockKind.HEAD:
+        head = block_options(federation, spec.id)
+        if not isinstance(head, MlpHeadOptions):
+            raise TypeError(f"no head has {type(head).__name__}")
+        return MlpHead(head, width=fusion["width"], outputs=federation.tasks[task].num_outputs)
+    if spec.modality is None:
+        return make_fusion_rest(spec.type, width=fusion["width"])
+    encoder = encoder_id(spec.modality)
+    kind = ENCODERS[federation.blocks[str(encoder)].type]
+    return make_fusion_part(spec.type, embedding=kind.width(block_options(federation, encoder)), width=fusion["width"])
+
+
+def _load_block(module: nn.Module, block: BlockId, tensors: Tensors) -> None:
+    parameters = dict(module.named_parameters())
+    if set(parameters) != set(tensors):
+        wrong = ", ".join(sorted(set(parameters) ^ set(tensors)))
+        raise SpecMismatch(f"{block}: tensors missing or unknown: {wrong}")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            values = tensors[name]
+            if values.shape != tuple(parameter.shape):
+                raise SpecMismatch(f"{block}: {name} has shape {values.shape}, expected {tuple(parameter.shape)}")
+            parameter.copy_(torch.from_numpy(np.array(values, dtype=np.float32)))

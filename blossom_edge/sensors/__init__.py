@@ -1,0 +1,1 @@
+"""From hardware, recordings or simulators to labelled windows. Knows neither torch nor the network."""

@@ -1,0 +1,140 @@
+"""A gateway and its devices in one process, on loopback and in virtual time: the real service, agents and codecs.
+
+Everybody steps in a fixed order until nobody has anything to do; then the clock jumps to the next due time.
+Equal arguments give equal bytes on the wire and equal versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from aggregator.recovery import open_truth
+from aggregator.service import Service
+from blossom_edge.client.actions import DeviceFacts
+from blossom_edge.client.agent import Agent, Learner
+from blossom_edge.client.session import Session
+from blossom_edge.client.store import Store
+from blossom_edge.codec.envelope import encode
+from blossom_edge.core.errors import BlossomError
+from blossom_edge.federation.schema import Federation
+from blossom_edge.transport import topics
+from blossom_edge.transport.link import WillMaker
+from blossom_edge.transport.loopback import LoopbackBroker
+
+
+@dataclass(slots=True)
+class VirtualClock:
+    """Seconds that pass only when told to."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Party(Protocol):
+    """Whoever takes part: a service or an agent."""
+
+    def step(self, timeout_s: float) -> bool:
+        """Do one thing; whether there was one to do."""
+        ...
+
+    def next_due(self) -> float | None:
+        """When there will be something to do."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedDevice:
+    """One device to simulate: its id, what its profile says, and what it learns with."""
+
+    device: str
+    profile: str
+    modalities: tuple[str, ...]
+    make_learner: Callable[[Federation], Learner]
+    tasks: tuple[str, ...] = ()
+    profile_digest: str = field(default="0" * 64)
+
+
+def make_agent(
+    device: SimulatedDevice, federation_name: str, broker: LoopbackBroker, folder: Path, clock: VirtualClock
+) -> Agent:
+    """A device's agent on a loopback broker, its store in `folder`."""
+    store = Store(folder, device.device)
+    facts = DeviceFacts(
+        device=device.device,
+        boot=store.boot,
+        key=store.key.public_hex,
+        profile=device.profile,
+        profile_digest=device.profile_digest,
+        modalities=device.modalities,
+        tasks=device.tasks,
+    )
+    session = Session(facts, federation=store.known_federation(federation_name))
+    link = broker.link(device.device, will=make_will(federation_name, facts, store))
+    return Agent(
+        link, session, store, federation_name=federation_name, make_learner=device.make_learner, clock=clock
+    )
+
+
+def make_will(federation_name: str, facts: DeviceFacts, store: Store) -> WillMaker:
+    """The will of a device: a signed bye of the connection that broke."""
+    from blossom_edge.codec.messages import Bye
+
+    def will(connection: int) -> tuple[str, bytes]:
+        bye = Bye(boot=facts.boot, connection=connection, reason="the connection broke")
+        payload = encode(bye, scope=f"{federation_name}/{facts.device}", sign=store.key)
+        return topics.up(federation_name, facts.device, bye.NAME), payload
+
+    return will
+
+
+class World:
+    """One simulated federation; `folder` takes what gateway and devices keep on disk."""
+
+    def __init__(self, federation: Federation, devices: Sequence[SimulatedDevice], folder: Path) -> None:
+        self.clock = VirtualClock()
+        self.broker = LoopbackBroker()
+        self.federation = federation
+        self.truth = open_truth(folder / "gateway", federation)
+        self.service = Service(self.truth, self.broker.link("gateway"), clock=self.clock)
+        self.agents = [make_agent(d, federation.name, self.broker, folder / "edge", self.clock) for d in devices]
+
+    def run(self, *, until: Callable[[World], bool] | None = None, longest_s: float = 1e7) -> None:
+        """Run until `until` says so, else until every device has stopped.
+
+        Raises:
+            BlossomError: a device's error, or nothing can ever happen again.
+        """
+        done = until or (lambda world: all(agent.stopped is not None for agent in world.agents))
+        while not done(self):
+            if self.clock.now > longest_s:
+                raise BlossomError("gateway-silent", f"the simulation did not end in {longest_s:.0f} virtual seconds")
+            if not self.step():
+                self._wait()
+
+    def step(self) -> bool:
+        """Everybody who has something to do does one thing."""
+        progressed = self.service.step(0.0)
+        for agent in self.agents:
+            if agent.stopped is None:
+                progressed |= agent.step(0.0)
+                if agent.stopped is not None and agent.stopped.error is not None:
+                    raise agent.stopped.error
+        return progressed
+
+    def _wait(self) -> None:
+        parties: list[Party] = [self.service, *(a for a in self.agents if a.stopped is None)]
+        due = [t for t in (party.next_due() for party in parties) if t is not None]
+        if not due:
+            raise BlossomError("gateway-silent", "nothing can happen any more: everybody waits for somebody else")
+        self.clock.now = max(min(due), self.clock.now + 1e-3)
+
+    def close(self) -> None:
+        """Close all files."""
+        for agent in self.agents:
+            agent.leave("the simulation is over")
+        self.truth.ledger.close()

@@ -1,0 +1,1 @@
+"""Local training with torch: the one implementation of `core.training.Trainer`. Never sees the network."""

@@ -1,0 +1,69 @@
+"""Where training runs: the CPU or a CUDA device, and on how many threads. Says what it chose."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from blossom_edge.core.errors import ConfigError, HardwareError
+
+MAX_THREADS = 4
+"""Small models do not gain from more."""
+
+
+def choose_device(compute: str) -> tuple[torch.device, str]:
+    """The device for `auto`, `cpu` or `cuda`, and a sentence that says which and why.
+
+    Raises:
+        HardwareError: `device-unavailable`, CUDA was asked for and is not there.
+        ConfigError: `device-unavailable`, another word.
+    """
+    if compute not in ("auto", "cpu", "cuda"):
+        raise ConfigError("device-unavailable", f"compute.device: found {compute!r}, expected auto, cpu or cuda")
+    there = torch.cuda.is_available()
+    if compute == "cuda" and not there:
+        built = "this torch is built without CUDA" if torch.version.cuda is None else "torch finds no CUDA device"
+        raise HardwareError(
+            "device-unavailable", f"compute.device: cuda is not available ({built})", hint="set compute.device to auto"
+        )
+    if compute == "cpu" or not there:
+        return torch.device("cpu"), "cpu" if compute == "cpu" else "cpu (auto: no CUDA device)"
+    name = torch.cuda.get_device_name()
+    return torch.device("cuda", torch.cuda.current_device()), f"cuda: {name}" + (" (auto)" if compute == "auto" else "")
+
+
+def set_threads(threads: int | None = None) -> int:
+    """Set torch's threads for this whole process and return their number; None takes `default_threads()`.
+
+    Too many threads on a busy board cost far more than they bring. `OMP_WAIT_POLICY=passive` in the environment
+    keeps idle threads from spinning.
+    """
+    count = max(1, default_threads() if threads is None else threads)
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
+    return count
+
+
+def default_threads() -> int:
+    """One less than the physical cores (one stays for sensors and network), within the CPUs allowed to this process."""
+    return max(1, min(_allowed_cpus(), _physical_cores() - 1, MAX_THREADS))
+
+
+def _allowed_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _physical_cores() -> int:
+    """Cores without their hyper-threads, from sysfs; where that is missing, the CPUs."""
+    cores: set[tuple[str, str]] = set()
+    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology"):
+        try:
+            package = (folder / "physical_package_id").read_text().strip()
+            cores.add((package, (folder / "core_id").read_text().strip()))
+        except OSError:
+            continue
+    return len(cores) or os.cpu_count() or 1

@@ -1,0 +1,102 @@
+"""`blossom-edge profiles`, `data` and `version`, as a person calls them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from blossom_edge.cli.main import program
+from blossom_edge.console.program import run
+
+SHIPPED = ["generic-mock", "jetson-imu", "rpi4-accel", "rpi4-gyro", "rpi5-imu-ecg"]
+
+BOARD = """
+schema = 1
+title = "My board"
+extends = "rpi4-gyro"
+[modalities.gyro]
+hop = 400
+"""
+
+
+def _json(capsys: pytest.CaptureFixture[str], *args: str, status: int = 0) -> dict[str, object]:
+    assert run(program, [*args, "--json"]) == status
+    result = json.loads(capsys.readouterr().out)
+    assert isinstance(result, dict)
+    return result
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A profile of the person's own with a fault, in ./profiles."""
+    file = tmp_path / "profiles" / "my-board.toml"
+    file.parent.mkdir()
+    file.write_text(BOARD)
+    monkeypatch.chdir(tmp_path)
+    return file
+
+
+def test_list_names_the_shipped_profiles_with_their_modalities(capsys: pytest.CaptureFixture[str]) -> None:
+    found = _json(capsys, "profiles", "list")["profiles"]
+    assert isinstance(found, list)
+    assert [entry["id"] for entry in found] == SHIPPED
+    assert {e["id"]: e["modalities"] for e in found}["rpi4-gyro"] == ["gyro"]
+    run(program, ["profiles", "list"])
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if line[0] != " "] == SHIPPED
+
+
+def test_list_shows_a_faulty_profile_beside_the_good_ones(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program, ["profiles", "list"]) == 0
+    shown = capsys.readouterr()
+    assert "not valid" in next(line for line in shown.out.splitlines() if line.startswith("my-board"))
+    assert "hop 400 is longer than window 128" in shown.err
+
+
+def test_show_gives_the_resolved_profile(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = _json(capsys, "profiles", "show", "rpi4-gyro", "--set", "limits.train_nice=5")
+    assert shown["id"] == "rpi4-gyro"
+    assert isinstance(shown["limits"], dict)
+    assert shown["limits"]["train_nice"] == 5
+    assert len(str(shown["digest"])) == 64
+    assert run(program, ["profiles", "show", "rpi4-gyro"]) == 0
+    assert "rad/s" in capsys.readouterr().out
+
+
+def test_misspelt_profile_gets_the_right_name_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program, ["profiles", "show", "jetson-imo"]) == 2
+    assert capsys.readouterr().err == (
+        "error: there is no profile 'jetson-imo'; did you mean 'jetson-imu'? [profile-not-found]\n"
+    )
+
+
+def test_validate_names_file_key_and_fault(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program, ["profiles", "validate", str(board)]) == 2
+    text = capsys.readouterr().out
+    assert f"{board}: not valid" in text
+    assert "modalities.gyro.hop: hop 400 is longer than window 128" in text
+    (checked,) = _json(capsys, "profiles", "validate", "my-board", status=2)["profiles"]  # type: ignore[misc]  # a list
+    assert (checked["name"], checked["valid"], len(checked["problems"])) == ("my-board", False, 1)
+
+
+def test_validate_without_names_checks_all_that_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program, ["profiles", "validate"]) == 0
+    assert capsys.readouterr().out.count(": valid\n") == len(SHIPPED)
+
+
+def test_version_says_what_is_installed_and_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    from importlib import metadata
+
+    found = _json(capsys, "version")
+    assert isinstance(found["packages"], dict)
+    assert found["packages"]["numpy"] == metadata.version("numpy")
+
+
+def test_data_sample_refuses_a_file_as_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("blossom_edge.simulation.watch")
+    file = tmp_path / "people"
+    file.write_text("mine")
+    assert run(program, ["data", "sample", str(file)]) == 2
+    assert capsys.readouterr().err.endswith("is a file, expected a folder; name a new folder [usage]\n")
+    assert file.read_text() == "mine"

@@ -1,0 +1,76 @@
+"""Opening the sensors of a profile: simulated, replayed, or a plain word why nothing answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blossom_edge.core.errors import ConfigError, HardwareError
+from blossom_edge.federation.load import load_federation
+from blossom_edge.sensors.opening import close_sensors, open_sensors
+from blossom_edge.sensors.recordings import Recording, Stream, Track, write_recording
+from firmware_profiles.loading import load_profile, profile_folders
+from firmware_profiles.schema import Profile
+
+HAR = load_federation("har")
+SHIPPED = [profile_folders()[-1]]
+
+
+def profile(name: str, *sets: str) -> Profile:
+    return load_profile(name, sets=sets, folders=SHIPPED)
+
+
+def test_a_sensor_without_a_driver_yet_lists_every_source_and_why() -> None:
+    with pytest.raises(HardwareError) as caught:
+        open_sensors(profile("jetson-imu"), federation=HAR)
+    assert (caught.value.error_id, caught.value.exit_status) == ("sensor-missing", 4)
+    assert str(caught.value) == (
+        "imu: no source answered (iio: this driver comes in a later version; "
+        "mpu6050: this driver comes in a later version)"
+    )
+    assert caught.value.hint == "use --mock or --replay"
+
+
+def test_a_misspelt_driver_gets_a_suggestion() -> None:
+    with pytest.raises(HardwareError, match="there is no such driver, did you mean 'synthetic'"):
+        open_sensors(
+            profile("generic-mock", 'sensors.imu.sources=[{driver="syntetic", rate_hz=50}]'), federation=HAR
+        )
+
+
+def test_the_first_source_that_answers_is_taken() -> None:
+    sources = '[{driver="iio", rate_hz=100}, {driver="synthetic", rate_hz=25}]'
+    sensors = open_sensors(profile("generic-mock", f"sensors.imu.sources={sources}"), federation=HAR)
+    assert sensors["imu"].rate_hz == 25
+
+
+def test_mock_opens_every_needed_sensor_of_a_board_that_is_not_there() -> None:
+    sensors = open_sensors(profile("jetson-imu"), federation=HAR, mock=True)
+    assert list(sensors) == ["imu"]
+    assert sensors["imu"].channels == ("ax", "ay", "az", "gx", "gy", "gz")
+    assert sensors["imu"].units == ("m/s2",) * 3 + ("rad/s",) * 3
+    close_sensors(sensors)
+
+
+def test_a_sensor_that_the_federation_does_not_need_is_not_opened() -> None:
+    assert list(open_sensors(profile("rpi5-imu-ecg"), federation=HAR, mock=True)) == ["imu"]
+
+
+def test_a_replay_needs_only_the_channels_that_the_modalities_use(tmp_path: Path) -> None:
+    values = np.zeros((10, 3), dtype=np.float32)
+    stream = Stream(("gx", "gy", "gz"), ("rad/s",) * 3, 50.0, {0: Track(0.0, values)})
+    write_recording(tmp_path / "person.npz", Recording("test", {"watch": stream}, {}))
+    sensors = open_sensors(profile("rpi4-gyro"), federation=HAR, replay=tmp_path)
+    assert sensors["imu"].channels == ("gx", "gy", "gz")
+    with pytest.raises(ConfigError, match="found the channels watch: gx, gy, gz, expected ax, ay, az in one stream"):
+        open_sensors(profile("rpi4-accel"), federation=HAR, replay=tmp_path)
+
+
+def test_a_recording_whose_classes_are_all_unknown_is_refused(tmp_path: Path) -> None:
+    track = Track(0.0, np.zeros((10, 3), dtype=np.float32), {"har": np.zeros(10, dtype=np.int64)})
+    stream = Stream(("gx", "gy", "gz"), ("rad/s",) * 3, 50.0, {0: track})
+    write_recording(tmp_path / "person.npz", Recording("test", {"watch": stream}, {"har": ("sit", "stand")}))
+    with pytest.raises(ConfigError, match="labels/har: found sit, stand, expected some of PEN, ABD"):
+        open_sensors(profile("rpi4-gyro"), federation=HAR, replay=tmp_path)
