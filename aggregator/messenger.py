@@ -13,6 +13,7 @@ from blossom_edge.codec import messages
 from blossom_edge.codec.chunks import chunk_span, num_chunks
 from blossom_edge.codec.envelope import encode
 from blossom_edge.codec.tensors import make_codec
+from blossom_edge.console.logs import log_event
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.names import DeviceId
 from blossom_edge.transport import topics
@@ -69,7 +70,7 @@ class Messenger:
             boot=truth.boot,
             come_back_s=0.0,
         )
-        log.info("device-here", extra={"device": device, "profile": hello.profile, "connection": hello.connection})
+        log_event(log, "device-here", device=device, profile=hello.profile, connection=hello.connection)
         self.send(device, welcome)
 
     def confirm(self, device: DeviceId, offer: messages.Offer) -> None:

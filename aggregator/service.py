@@ -39,6 +39,7 @@ from blossom_edge.codec import messages
 from blossom_edge.codec.chunks import parse_bitmap
 from blossom_edge.codec.envelope import Frame, decode
 from blossom_edge.codec.tensors import check_finite, l2_norm, make_codec
+from blossom_edge.console.logs import log_event
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.errors import BlossomError, FrameError, RemoteError, SpecMismatch
 from blossom_edge.core.names import DeviceId
@@ -130,14 +131,14 @@ class Service:
             self.out.announce()
         elif isinstance(event, Disconnected):
             if self.connected:
-                log.warning("link-down", extra={"reason": event.reason})
+                log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
             self.connected = False
         elif isinstance(event, Message):
             try:
                 self._take_message(event, now)
             except RemoteError as error:
                 self.dropped[error.error_id] += 1
-                log.warning("message-dropped", extra={"topic": event.topic, "reason": str(error)})
+                log_event(log, "message-dropped", level=logging.WARNING, topic=event.topic, reason=str(error))
 
     def _take_message(self, event: Message, now: float) -> None:
         topic = topics.Topic.parse(event.topic)
@@ -243,8 +244,9 @@ class Service:
         for key, outcome in sorted(command.outcomes.items()):
             if outcome.members:
                 self._caster.cast(key, outcome.version.number, self.out.num_chunks(key))
-            facts = {"round": command.round, "block": str(key), "version": outcome.version.number}
-            log.info("block-held" if outcome.held else "block-committed", extra={**facts, "reason": outcome.held})
+            event = "block-held" if outcome.held else "block-committed"
+            version, why = outcome.version.number, outcome.held
+            log_event(log, event, round=command.round, block=str(key), version=version, reason=why)
         if self._retention_rounds and command.outcomes:
             keep = kept_hashes(self.truth.ledger.records, self.machine.state, self._retention_rounds)
             self.truth.updates.drop(keep)
@@ -254,12 +256,12 @@ class Service:
         self.truth.ledger.append(command.record)
         kind, record = command.record["type"], command.record
         if kind == "open":
-            log.info("round-open", extra={"round": record["round"], "devices": len(record["participants"])})
+            log_event(log, "round-open", round=record["round"], num_devices=len(record["participants"]))
         elif kind == "running":
-            log.info(f"federation-{record['value']}", extra={"reason": record["reason"]})
+            log_event(log, "federation-running", state=record["value"], reason=record["reason"])
         elif kind == "device":
-            facts = {"device": record["device"], "profile": record["profile"]}
-            log.info("device-new", extra={**facts, "modalities": ",".join(record["modalities"])})
+            modalities = ",".join(record["modalities"])
+            log_event(log, "device-new", device=record["device"], profile=record["profile"], modalities=modalities)
 
     def _receive(self, command: Receive) -> list[Command]:
         now = self._clock()
@@ -316,12 +318,12 @@ class Service:
 def _log_sent(command: Send) -> None:
     message = command.message
     if isinstance(message, messages.Refusal):
-        facts = {"device": command.device, "round": message.round, "block": message.block}
-        log.warning("update-refused", extra={**facts, "kind": message.type, "reason": message.reason})
+        where = {"round": message.round, "block": message.block, "device": command.device}
+        log_event(log, "update-refused", level=logging.WARNING, **where, kind=message.type, reason=message.reason)
     elif isinstance(message, messages.Reject):
-        log.warning("device-rejected", extra={"device": command.device, "reason": message.reason})
+        log_event(log, "device-rejected", level=logging.WARNING, device=command.device, reason=message.reason)
 
 
 def _log_kept(accepted: Accepted) -> None:
-    facts = {"round": accepted.round, "block": str(accepted.key), "device": accepted.device}
-    log.info("update-kept", extra={**facts, "samples": accepted.num_samples, "norm": round(accepted.norm, 4)})
+    where = {"round": accepted.round, "block": str(accepted.key), "device": accepted.device}
+    log_event(log, "update-kept", **where, num_samples=accepted.num_samples, norm=round(accepted.norm, 4))

@@ -18,7 +18,8 @@ class TcpProxy:
         self.bytes_per_s = bytes_per_s
         self.num_connections = 0
         self.open = True
-        self.hold_answers = False
+        self._hold = False
+        self._holding = threading.Event()
         self._pairs: set[tuple[socket.socket, socket.socket]] = set()
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -34,6 +35,15 @@ class TcpProxy:
 
     def restore(self) -> None:
         self.open = True
+
+    def hold_answers(self) -> None:
+        """Keep back what the target sends; nothing of it passes after the return."""
+        self._holding.clear()
+        self._hold = True
+        assert self._holding.wait(5)
+
+    def let_answers_through(self) -> None:
+        self._hold = False
 
     def reset(self) -> None:
         """Reset every connection, as a network does that lost its state; new ones are taken."""
@@ -76,8 +86,11 @@ class TcpProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, is_up: bool) -> None:
         with contextlib.suppress(OSError, ValueError):
             while not self._stop:
-                if (self.hold_answers and not is_up) or not select.select([source], [], [], 0.05)[0]:
-                    time.sleep(0.01 if self.hold_answers else 0)
+                if self._hold and not is_up:
+                    self._holding.set()
+                    time.sleep(0.01)
+                    continue
+                if not select.select([source], [], [], 0.05)[0]:
                     continue
                 rate = self.bytes_per_s if is_up else None
                 data = source.recv(4096 if rate else 65536)

@@ -27,6 +27,7 @@ from blossom_edge.client.session import Session
 from blossom_edge.client.store import Store
 from blossom_edge.codec import messages
 from blossom_edge.codec.envelope import decode, encode
+from blossom_edge.console.logs import log_event
 from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError
 from blossom_edge.core.training import Trainer
 from blossom_edge.federation.schema import Federation
@@ -153,10 +154,10 @@ class Agent:
         now = self._clock()
         if isinstance(event, Connected):
             self.ever_connected, self._connection = True, event.connection
-            log.info("link-up", extra={"connection": event.connection})
+            log_event(log, "link-up", connection=event.connection)
             self._do(self.session.connected(event.connection, now))
         elif isinstance(event, Disconnected):
-            log.warning("link-down", extra={"reason": event.reason})
+            log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
             self._do(self.session.disconnected())
             if not self.ever_connected and event.error_id:
                 self._stop(LinkError(event.error_id, event.reason))
@@ -167,7 +168,7 @@ class Agent:
                 if message is not None:
                     self._do(self.session.received(message, now))
             except RemoteError as error:
-                log.warning("message-dropped", extra={"topic": event.topic, "reason": str(error)})
+                log_event(log, "message-dropped", level=logging.WARNING, topic=event.topic, reason=str(error))
         self._observe(self)
 
     def _open(self, event: Message) -> messages.WireMessage | None:
@@ -221,8 +222,7 @@ class Agent:
     def _adopt(self, federation: Federation) -> list[Action]:
         self.learner = self._make_learner(federation)
         checkpoint, held = self.store.enter(federation)
-        facts = {"federation": federation.name, "digest": federation.digest[:12]}
-        log.info("federation-joined", extra=facts)
+        log_event(log, "federation-joined", federation=federation.name, digest=federation.digest[:12])
         return self.session.adopted(checkpoint, held, self._clock())
 
     def _work(self, work: Work) -> list[Action]:
@@ -232,7 +232,7 @@ class Agent:
         num_windows = trainer.num_windows()
         lacking = session.lacks_windows(num_windows)
         if lacking:
-            log.info("round-skipped", extra={"round": work.round, "reason": lacking})
+            log_event(log, "round-skipped", round=work.round, reason=lacking)
             return session.skipped(lacking, score, present)
         self._do(session.scored(score, present, num_windows))
         self._observe(self)
@@ -243,7 +243,7 @@ class Agent:
             frozen=frozenset(),
             optimizer=session.checkpoint.optimizer,
         )
-        log.info("round-trained", extra={"round": work.round, "steps": result.num_steps})
+        log_event(log, "round-trained", round=work.round, steps=result.num_steps)
         return session.trained(blocks, result, num_windows=num_windows, now=self._clock())
 
     def _publish(self, message: messages.WireMessage) -> None:

@@ -100,7 +100,7 @@ def write_recording(path: Path, recording: Recording) -> None:
                 constant = len(labels) > 0 and bool((labels == labels[0]).all())
                 arrays[f"{prefix}/{number:04d}/labels/{task}"] = labels[0] if constant else labels
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # the stub takes a key for its own option
     atomic_write(path, buffer.getvalue(), name="recording", mode=0o644)
 
 

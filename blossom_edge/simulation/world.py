@@ -122,9 +122,12 @@ class World:
         for agent in self.agents:
             if agent.stopped is None:
                 progressed |= agent.step(0.0)
-                if agent.stopped is not None and agent.stopped.error is not None:
-                    raise agent.stopped.error
+                self._raise_error_of(agent)
         return progressed
+
+    def _raise_error_of(self, agent: Agent) -> None:
+        if agent.stopped is not None and agent.stopped.error is not None:
+            raise agent.stopped.error
 
     def _wait(self) -> None:
         parties: list[Party] = [self.service, *(a for a in self.agents if a.stopped is None)]

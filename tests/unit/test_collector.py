@@ -56,7 +56,7 @@ class Scripted:
 
 
 def stretch(windows: int, *, start: int = 0, classes: Sequence[int] = (0,), recording: int = 0) -> Reading:
-    """Samples for `windows` windows of 128 with hop 64, at 50 Hz from sample `start`; classes change every 64 samples."""
+    """Samples for `windows` windows of 128 with hop 64, 50 Hz, from sample `start`; classes change every 64 samples."""
     index = np.arange(start, start + 64 * (windows + 1))
     labels = np.array(classes)[(index // 64) % len(classes)]
     return Reading(index / 50, np.repeat(index[:, None].astype(float), 3, axis=1), {"har": labels}, recording)
@@ -74,8 +74,8 @@ def test_later_trains_on_the_first_part_of_each_recording_and_drops_what_crosses
     both = [stretch(10), stretch(10, start=100_000, recording=1)]
     c = collector(Scripted(both), holdout=0.3)
     assert c.poll(0.0) == 20
-    # a recording lasts 11 x 1.28 = 14.08 s; border at 9.856 s: windows ending by it start at up to 7.296 s: 0..5 (6.4 s);
-    # windows that start after it: 8 (10.24 s) and 9; 6 and 7 cross it
+    # a recording lasts 11 x 1.28 = 14.08 s, the border is at 9.856 s. Windows that end by then start at up to 7.296 s:
+    # 0 to 5 (6.4 s). Those that start after it are 8 (10.24 s) and 9; 6 and 7 cross it.
     np.testing.assert_allclose(c.train().times[:6], np.arange(6) * 1.28)
     np.testing.assert_allclose(c.holdout().times[:2], [10.24, 11.52])
     assert (len(c.train()), len(c.holdout())) == (12, 4)
@@ -175,8 +175,10 @@ def test_arrays_have_the_federations_shape_scale_and_types() -> None:
     c.poll(0.0)
     windows = c.train()
     assert set(windows.inputs) == set(windows.present) == {"accel"}
-    assert (windows.inputs["accel"].shape, windows.inputs["accel"].dtype) == ((6, 128, 3), np.float32)
-    assert (windows.labels["har"].dtype, windows.times.dtype) == (np.int64, np.float64)
+    assert windows.inputs["accel"].shape == (6, 128, 3)
+    assert windows.inputs["accel"].dtype == np.float32
+    assert windows.labels["har"].dtype == np.int64
+    assert windows.times.dtype == np.float64
     spread = HAR.modalities["accel"].channels[0].spread
     assert windows.inputs["accel"][1, 0, 0] == pytest.approx(64 / spread)
 
@@ -192,14 +194,16 @@ def test_a_sensor_that_fails_is_absent_and_opened_again_after_ten_seconds() -> N
     c.poll(10.9)
     assert sensor.opened == 0
     c.poll(11.0)
-    assert (sensor.opened, c.failures, c.present()) == (1, {}, {"accel"})
+    assert sensor.opened == 1
+    assert not c.failures
+    assert set(c.present()) == {"accel"}
 
 
 def test_after_the_last_recording_the_collector_is_finished() -> None:
     c = collector(Scripted([stretch(3)]))
-    assert not c.finished
+    before = c.finished
     c.poll(0.0)
-    assert c.finished
+    assert (before, c.finished) == (False, True)
     assert c.poll(1.0) == 0
 
 

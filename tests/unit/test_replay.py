@@ -194,7 +194,7 @@ def test_a_person_who_is_not_there_is_answered_with_those_who_are(tmp_path: Path
     with pytest.raises(ConfigError, match="there is no recording") as caught:
         read_recording(tmp_path / "33")
     assert caught.value.hint == "there are 1, 2, 10"
-    with pytest.raises(ConfigError, match="neither person.npz nor a .csv file") as caught:
+    with pytest.raises(ConfigError, match=r"neither person\.npz nor a \.csv file") as caught:
         read_recording(tmp_path)
     assert caught.value.hint == "name one of them: 1, 2, 10"
 

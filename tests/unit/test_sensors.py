@@ -35,9 +35,7 @@ def test_a_sensor_without_a_driver_yet_lists_every_source_and_why() -> None:
 
 def test_a_misspelt_driver_gets_a_suggestion() -> None:
     with pytest.raises(HardwareError, match="there is no such driver, did you mean 'synthetic'"):
-        open_sensors(
-            profile("generic-mock", 'sensors.imu.sources=[{driver="syntetic", rate_hz=50}]'), federation=HAR
-        )
+        open_sensors(profile("generic-mock", 'sensors.imu.sources=[{driver="syntetic", rate_hz=50}]'), federation=HAR)
 
 
 def test_the_first_source_that_answers_is_taken() -> None:

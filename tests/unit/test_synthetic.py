@@ -62,9 +62,9 @@ def test_the_history_comes_at_once_and_then_samples_follow_the_clock_times_speed
 
 def test_speed_0_is_the_history_alone() -> None:
     sensor = imu(history_s=3.0)
-    assert not sensor.exhausted
+    before = sensor.exhausted
     assert len(only(sensor, 5.0)) == 150
-    assert sensor.exhausted
+    assert (before, sensor.exhausted) == (False, True)
     assert list(sensor.read(500.0)) == []
 
 
@@ -110,7 +110,9 @@ def features(reading: Reading) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         label = labels_of(reading)[start : start + 128]
         part = reading.values[start : start + 128]
         if len(set(label.tolist())) == 1:
-            rows.append(np.concatenate([part.mean(axis=0), part.std(axis=0), np.abs(np.diff(part, axis=0)).mean(axis=0)]))
+            rows.append(
+                np.concatenate([part.mean(axis=0), part.std(axis=0), np.abs(np.diff(part, axis=0)).mean(axis=0)])
+            )
             labels.append(int(label[0]))
     return np.array(rows), np.array(labels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def small(*sets: str) -> Federation:
 
 
 def make_windows(
-    labels: NDArray[np.int64], present: Mapping[str, list[int]] | None = None, *, task: str = "har", seed: int = 0
+    labels: NDArray[Any], present: Mapping[str, list[int]] | None = None, *, task: str = "har", seed: int = 0
 ) -> WindowSet:
     """Windows with a bump whose place is the class, so that they can be learned."""
     generator = np.random.Generator(np.random.Philox(seed))
@@ -92,6 +93,11 @@ def run(
     )
 
 
+def mean(metric: Metric) -> float:
+    assert metric.mean is not None
+    return metric.mean
+
+
 def raw(blocks: Blocks) -> dict[str, bytes]:
     return {f"{b}:{n}": v.tobytes() for b, tensors in blocks.items() for n, v in tensors.items()}
 
@@ -102,19 +108,19 @@ def test_the_trainer_keeps_the_protocol_of_the_core() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [["training.optimizer=sgd", "training.lr=0.1"], ["training.optimizer=adam", "training.lr=0.01"]]
+    "settings", [["training.optimizer=sgd", "training.lr=0.02"], ["training.optimizer=adam", "training.lr=0.01"]]
 )
 def test_training_learns_windows_that_can_be_learned(settings: list[str]) -> None:
-    federation = small("training.epochs=80", *settings)
+    federation = small("training.epochs=160", *settings)
     holdout = make_windows(np.arange(70, dtype=np.int64) % 7, seed=1)
     trainer = trainer_of(federation, CLASSES, holdout)
     before = trainer.evaluate(first_blocks(federation))
     result = run(federation, trainer)
     after = trainer.evaluate(result.blocks)
-    assert before["har.accuracy"].mean < 0.5
+    assert mean(before["har.accuracy"]) < 0.5
     assert after["har.accuracy"].count == 70.0
     assert after["har.accuracy"].total >= 63.0
-    assert after["har.loss"].mean < before["har.loss"].mean
+    assert mean(after["har.loss"]) < mean(before["har.loss"])
 
 
 def test_equal_calls_give_equal_bits_also_from_another_trainer() -> None:
@@ -434,7 +440,7 @@ def test_threads_are_set_and_never_less_than_one(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_cuda_learns_the_same_windows_and_returns_float32_on_the_cpu() -> None:
-    federation = small("training.epochs=80")
+    federation = small("training.epochs=160", "training.lr=0.02")
     holdout = make_windows(np.arange(70, dtype=np.int64) % 7, seed=1)
     trainer = TorchTrainer(federation, device_id="d1", train=lambda: CLASSES, holdout=lambda: holdout, compute="cuda")
     torch.cuda.manual_seed(5)
@@ -444,6 +450,6 @@ def test_cuda_learns_the_same_windows_and_returns_float32_on_the_cpu() -> None:
     assert torch.equal(torch.rand(3, device="cuda"), expected)
     assert trainer.compute_note.startswith("cuda: ")
     assert {v.dtype for t in result.blocks.values() for v in t.values()} == {np.dtype(np.float32)}
-    assert trainer.evaluate(result.blocks)["har.accuracy"].mean > 0.9
+    assert mean(trainer.evaluate(result.blocks)["har.accuracy"]) > 0.9
     on_cpu = trainer_of(federation, CLASSES, holdout).evaluate(result.blocks)
     assert on_cpu["har.loss"].total == pytest.approx(trainer.evaluate(result.blocks)["har.loss"].total, rel=1e-3)

@@ -108,9 +108,7 @@ def test_the_package_itself_is_never_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_changed_data_file_is_refused_before_it_is_unpickled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_data_file_is_refused_before_it_is_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = _fake_package(tmp_path)
     mark = tmp_path / "unpickled"
 
@@ -120,7 +118,7 @@ def test_a_changed_data_file_is_refused_before_it_is_unpickled(
 
     np.save(site / "seglearn/data/watch_dataset.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     monkeypatch.setattr(sys, "path", [str(site)])
-    with pytest.raises(StorageError, match="found sha256 .*, expected eb122f23cdf06ef6") as caught:
+    with pytest.raises(StorageError, match=r"found sha256 .*, expected eb122f23cdf06ef6") as caught:
         watch.read_people()
     assert caught.value.error_id == "file-damaged"
     assert not mark.exists()

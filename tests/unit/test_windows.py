@@ -87,7 +87,13 @@ def test_a_slower_sensor_is_interpolated_and_never_extrapolated() -> None:
 def test_a_window_with_a_gap_in_it_is_dropped_and_the_grid_goes_on() -> None:
     windower = Windower({"accel": shape()}, HAR)
     rows = cut(windower, ("imu", ramp(0, 7)), ("imu", ramp(8, 16)))
-    assert [column(row) for row in rows] == [[0, 1, 2, 3], [2, 3, 4, 5], [8, 9, 10, 11], [10, 11, 12, 13], [12, 13, 14, 15]]
+    assert [column(row) for row in rows] == [
+        [0, 1, 2, 3],
+        [2, 3, 4, 5],
+        [8, 9, 10, 11],
+        [10, 11, 12, 13],
+        [12, 13, 14, 15],
+    ]
 
 
 def test_a_window_in_which_the_label_changes_has_none() -> None:
