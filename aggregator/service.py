@@ -52,7 +52,7 @@ _UP = {message.NAME: message for message in messages.UP}
 
 
 class Service:
-    """A gateway's aggregator on one link. `may_open` is the schedule's word on opening a round now."""
+    """A gateway's aggregator on one link. `may_open(round)` is the schedule's word on opening the next one."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Service:
         link: Link,
         *,
         clock: Callable[[], float],
-        may_open: Callable[[], bool] = lambda: True,
+        may_open: Callable[[int], bool] = lambda round_number: True,
         cast_bytes_per_s: float = 8e6,
         retention_rounds: int = 0,
     ) -> None:
@@ -117,7 +117,7 @@ class Service:
         now = self._clock()
         for device, need in self.uploads.tick(now):
             self.out.send(device, need)
-        self._execute(self.machine.tick(now, may_open=self._may_open()))
+        self._execute(self.machine.tick(now, may_open=self._may_open(self.machine.state.round)))
         for piece in self._caster.due(now):
             self.out.piece(piece)
 
@@ -318,12 +318,27 @@ class Service:
 def _log_sent(command: Send) -> None:
     message = command.message
     if isinstance(message, messages.Refusal):
-        where = {"round": message.round, "block": message.block, "device": command.device}
-        log_event(log, "update-refused", level=logging.WARNING, **where, kind=message.type, reason=message.reason)
+        log_event(
+            log,
+            "update-refused",
+            level=logging.WARNING,
+            round=message.round,
+            block=message.block,
+            device=command.device,
+            kind=message.type,
+            reason=message.reason,
+        )
     elif isinstance(message, messages.Reject):
         log_event(log, "device-rejected", level=logging.WARNING, device=command.device, reason=message.reason)
 
 
 def _log_kept(accepted: Accepted) -> None:
-    where = {"round": accepted.round, "block": str(accepted.key), "device": accepted.device}
-    log_event(log, "update-kept", **where, num_samples=accepted.num_samples, norm=round(accepted.norm, 4))
+    log_event(
+        log,
+        "update-kept",
+        round=accepted.round,
+        block=str(accepted.key),
+        device=accepted.device,
+        num_samples=accepted.num_samples,
+        norm=round(accepted.norm, 4),
+    )

@@ -168,7 +168,8 @@ def _chain(name_or_path: str, folders: Sequence[Path]) -> list[_Layer]:
         if not isinstance(parent, str):
             problem = f"{file}: extends: found {parent!r}, expected one name as text"
             raise ProfileError("profile-invalid", [problem])
-        wanted, search = parent, (file.parent, *folders)
+        is_path = "/" in parent or parent.endswith(".toml")
+        wanted, search = str(file.parent / parent) if is_path else parent, (file.parent, *folders)
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

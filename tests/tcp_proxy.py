@@ -69,7 +69,7 @@ class TcpProxy:
                 _reset(client)
                 continue
             if self.bytes_per_s:  # small buffers, else the kernel takes it all at once
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             try:
                 server = socket.create_connection(("127.0.0.1", self.target_port), 5)
             except OSError:
@@ -93,7 +93,7 @@ class TcpProxy:
                 if not select.select([source], [], [], 0.05)[0]:
                     continue
                 rate = self.bytes_per_s if is_up else None
-                data = source.recv(4096 if rate else 65536)
+                data = source.recv(8192 if rate else 65536)
                 if not data:
                     sink.shutdown(socket.SHUT_WR)
                     break

@@ -29,6 +29,6 @@ def sample(out: Output, folder: str) -> None:
     path = Path(folder)
     if path.exists() and not path.is_dir():
         raise ConfigError("usage", f"{folder} is a file, expected a folder", hint="name a new folder")
-    write_people(path)
-    out.line(f"wrote recordings to {folder}")
+    people = write_people(path)
+    out.line(f"wrote the recordings of {len(people)} people to {folder}")
     out.note(f"try: blossom-edge join --profile rpi4-gyro --replay {path / '3'}")

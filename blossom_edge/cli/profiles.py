@@ -39,6 +39,18 @@ def _errors_of_ours() -> Iterator[None]:
         raise ConfigError(error.error_id, str(error), hint=error.hint) from error
 
 
+def profile_of(name: str, sets: tuple[str, ...] = ()) -> Profile:
+    """Load a profile, by name or path.
+
+    Raises:
+        ConfigError: `profile-not-found` or `profile-invalid`.
+    """
+    from firmware_profiles import load_profile
+
+    with _errors_of_ours():
+        return load_profile(name, sets=sets)
+
+
 @command("list", has_json=True, example="blossom-edge profiles list")
 def list_command(out: Output) -> None:
     """List the profiles found in ./profiles, in your configuration folder and in this package."""
@@ -61,10 +73,7 @@ def list_command(out: Output) -> None:
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a key, as join --set does.")
 def show(out: Output, name: str, sets: tuple[str, ...]) -> None:
     """Show the profile NAME (or a path), resolved with its parents."""
-    from firmware_profiles import load_profile
-
-    with _errors_of_ours():
-        profile = load_profile(name, sets=sets)
+    profile = profile_of(name, sets)
     out.json({**profile.to_dict(), "digest": profile.digest})
     _print_profile(out, profile)
 

@@ -17,11 +17,9 @@ from blossom_edge.client.actions import DeviceFacts
 from blossom_edge.client.agent import Agent, Learner
 from blossom_edge.client.session import Session
 from blossom_edge.client.store import Store
-from blossom_edge.codec.envelope import encode
+from blossom_edge.client.will import make_will
 from blossom_edge.core.errors import BlossomError
 from blossom_edge.federation.schema import Federation
-from blossom_edge.transport import topics
-from blossom_edge.transport.link import WillMaker
 from blossom_edge.transport.loopback import LoopbackBroker
 
 
@@ -74,22 +72,10 @@ def make_agent(
         tasks=device.tasks,
     )
     session = Session(facts, federation=store.known_federation(federation_name))
-    link = broker.link(device.device, will=make_will(federation_name, facts, store))
+    link = broker.link(device.device, will=make_will(federation_name, facts, store.key))
     return Agent(
         link, session, store, federation_name=federation_name, make_learner=device.make_learner, clock=clock
     )
-
-
-def make_will(federation_name: str, facts: DeviceFacts, store: Store) -> WillMaker:
-    """The will of a device: a signed bye of the connection that broke."""
-    from blossom_edge.codec.messages import Bye
-
-    def will(connection: int) -> tuple[str, bytes]:
-        bye = Bye(boot=facts.boot, connection=connection, reason="the connection broke")
-        payload = encode(bye, scope=f"{federation_name}/{facts.device}", sign=store.key)
-        return topics.up(federation_name, facts.device, bye.NAME), payload
-
-    return will
 
 
 class World:

@@ -71,7 +71,9 @@ def brokers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Brok
     params=[
         "loopback",
         pytest.param("mosquitto", marks=pytest.mark.broker),
-        pytest.param("amqtt", marks=[pytest.mark.broker, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]),
+        pytest.param(
+            "amqtt", marks=[pytest.mark.broker, pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")]
+        ),
     ]
 )
 def network(request: pytest.FixtureRequest, brokers: dict[str, Broker], tmp_path_factory: pytest.TempPathFactory):

@@ -76,8 +76,9 @@ def test_validate_names_file_key_and_fault(board: Path, capsys: pytest.CaptureFi
     text = capsys.readouterr().out
     assert f"{board}: not valid" in text
     assert "modalities.gyro.hop: hop 400 is longer than window 128" in text
-    (checked,) = _json(capsys, "profiles", "validate", "my-board", status=2)["profiles"]  # type: ignore[misc]  # a list
-    assert (checked["name"], checked["valid"], len(checked["problems"])) == ("my-board", False, 1)
+    profiles = _json(capsys, "profiles", "validate", "my-board", status=2)["profiles"]
+    assert isinstance(profiles, list)
+    assert [(p["name"], p["valid"], len(p["problems"])) for p in profiles] == [("my-board", False, 1)]
 
 
 def test_validate_without_names_checks_all_that_are_found(capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,8 +94,14 @@ def test_version_says_what_is_installed_and_what_is_not(capsys: pytest.CaptureFi
     assert found["packages"]["numpy"] == metadata.version("numpy")
 
 
+def test_data_sample_writes_ten_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "people"
+    assert run(program, ["data", "sample", str(folder)]) == 0
+    assert capsys.readouterr().out == f"wrote the recordings of 10 people to {folder}\n"
+    assert {"1", "10"} <= {path.name for path in folder.iterdir() if path.is_dir()}
+
+
 def test_data_sample_refuses_a_file_as_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("blossom_edge.simulation.watch")
     file = tmp_path / "people"
     file.write_text("mine")
     assert run(program, ["data", "sample", str(file)]) == 2

@@ -289,7 +289,7 @@ def test_sizes_and_durations_are_said_for_people() -> None:
     assert [format_seconds(s) for s in (0.42, 12.4, 185, 7_800)] == ["0.4 s", "12 s", "3 min 05 s", "2 h 10 min"]
 
 
-def _logged(*, format: Any = "text", level: str = "info", file: Path | None = None, **fields: object) -> str:
+def _logged(*, format: Any = "text", level: str = "info", file: Path | None = None, **fields: Any) -> str:
     stream = io.StringIO()
     logs.configure_logging(level, format=format, stream=stream, file=file)
     logs.log_event(logging.getLogger("blossom_edge.test"), "update-accepted", **fields)
@@ -323,7 +323,8 @@ def test_json_log_is_one_object_per_line() -> None:
 @pytest.mark.parametrize("name", ["samples", "label", "true_labels", "gateway_key", "password", "raw_values", "token"])
 @pytest.mark.parametrize("format", ["text", "json"])
 def test_people_s_data_and_secrets_are_withheld_by_name(name: str, format: str) -> None:
-    line = _logged(format=format, **{name: "walking-7f3a"})
+    fields: dict[str, Any] = {name: "walking-7f3a"}
+    line = _logged(format=format, **fields)
     assert "walking-7f3a" not in line
     assert logs.WITHHELD in line
 

@@ -103,6 +103,12 @@ def test_profiles_that_extend_each_other_are_named_in_their_order(folder: Path) 
     assert found == ("mine.toml: extends: profiles extend each other: mine -> b -> mine",)
 
 
+def test_a_parent_may_be_a_path_seen_from_the_child(folder: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "child.toml").write_text('schema = 1\nextends = "../board.toml"\n')
+    assert load_profile(str(folder / "sub" / "child.toml"), folders=[]).title == "A board"
+
+
 def test_a_missing_parent_is_reported_with_the_file_that_names_it(folder: Path) -> None:
     assert problems(folder, 'schema = 1\nextends = "bord"\n') == ("mine.toml: extends: there is no profile 'bord'",)
 

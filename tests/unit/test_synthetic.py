@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -127,6 +129,31 @@ def test_what_is_learned_on_some_devices_helps_on_another_one() -> None:
     assert (distance.argmin(axis=1) == truth).mean() > 0.6  # chance is 0.25
 
 
+def strongest_hz(values: NDArray[np.float64]) -> float:
+    """The frequency with the most power over all channels, at 50 Hz."""
+    power = (np.abs(np.fft.rfft(values - values.mean(axis=0), axis=0)) ** 2).sum(axis=1)
+    return float(np.fft.rfftfreq(len(values), 0.02)[power.argmax()])
+
+
+def test_classes_differ_in_pace() -> None:
+    reading = only(imu(1))
+    labels = labels_of(reading)
+    changes = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), len(labels)]
+    paces: dict[int, float] = {}
+    for first, end in itertools.pairwise(changes):
+        paces.setdefault(int(labels[first]), strongest_hz(reading.values[first:end]))
+    distinct = sorted(paces.values())
+    assert len(distinct) == 4
+    assert np.diff(distinct).min() > 0.05
+
+
+def test_noise_never_repeats() -> None:
+    values = only(imu(1)).values[: 2 * 1024]
+    jitter = np.diff(values, n=2, axis=0)  # what moves slowly is gone
+    first, second = jitter[:1020, 0], jitter[1024 : 1024 + 1020, 0]
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.2
+
+
 def test_a_regression_moves_faster_and_further_for_larger_values() -> None:
     tasks = {"speed": SyntheticTask("regression", mean=1.5, spread=1.5)}
     sensor = SyntheticSensor(IMU[:3], rate_hz=50.0, tasks=tasks, seed=4, speed=0.0, history_s=900.0)
@@ -138,6 +165,8 @@ def test_a_regression_moves_faster_and_further_for_larger_values() -> None:
     values = sorted(set(speed.tolist()))
     moved = [reading.values[speed == value].std() for value in values]
     assert np.corrcoef(values, moved)[0, 1] > 0.8
+    paces = [strongest_hz(reading.values[speed == value]) for value in values]
+    assert np.corrcoef(values, paces)[0, 1] > 0.8
 
 
 def test_two_tasks_and_a_multilabel_one_have_their_own_labels() -> None:

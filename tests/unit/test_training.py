@@ -28,6 +28,7 @@ pytestmark = pytest.mark.torch
 
 MLP = "{type='mlp', widths=[16, 12]}"
 SMALL = [
+    "training={optimizer='sgd', lr=0.05, batch_size=16}",
     f"blocks.encoder/accel={MLP}",
     f"blocks.encoder/gyro={MLP}",
     "blocks.fusion/har.width=16",

@@ -22,6 +22,9 @@ from firmware_profiles.loading import load_profile, profile_folders
 HAR = load_federation("har")
 SHIPPED = [profile_folders()[-1]]
 
+SHARED_DATA = os.environ.get("BLOSSOM_SHARED_DATA")
+"""Read here, because each test begins without the settings of the person who runs it."""
+
 needs_seglearn = pytest.mark.skipif(
     not any(d.metadata["Name"] == "seglearn" for d in importlib.metadata.distributions()),
     reason="the package seglearn is not installed",
@@ -30,8 +33,7 @@ needs_seglearn = pytest.mark.skipif(
 
 def reference() -> Path:
     """Windows that were cut from the same data by other code, kept outside of this repository."""
-    folder = os.environ.get("BLOSSOM_SHARED_DATA")
-    path = (Path(folder) if folder else Path(__file__).parents[3] / "shared" / "data") / "watch.npz"
+    path = (Path(SHARED_DATA) if SHARED_DATA else Path(__file__).parents[3] / "shared" / "data") / "watch.npz"
     if not path.is_file():
         pytest.skip("watch.npz is not there: set BLOSSOM_SHARED_DATA to the folder that has it")
     return path

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+pytest.importorskip("hypothesis")
+
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from blossom_edge.sensors.base import Reading
 from blossom_edge.sensors.windows import LabelKind, Row, Windower, WindowShape

@@ -1,0 +1,129 @@
+"""`blossom-aggregator status` and `why`: read what the gateway wrote of itself. Never opens its ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aggregator.cli.control import data_dir_option, gateway_folder
+from blossom_edge.console.output import Output, format_bytes
+from blossom_edge.console.processes import is_alive
+from blossom_edge.console.program import command
+from blossom_edge.core.errors import ConfigError, StorageError
+
+
+@command("status", has_json=True, example="blossom-aggregator status --data-dir gateway/")
+@data_dir_option
+def status(out: Output, data_dir: Path | None) -> None:
+    """Show the round under way, the devices and the blocks."""
+    found = read_status(gateway_folder(data_dir))
+    out.json(found)
+    total = f" of {found['rounds']}" if found["rounds"] else ""
+    state = found["running"] if found["running_here"] else f"{found['running']}, the gateway is not running"
+    out.line(f"federation {found['federation']} ({found['visibility']}): round {found['round']}{total}, {state}")
+    if found["stop_reason"]:
+        out.line(f"finished: {found['stop_reason']}")
+    if found["deadline_in_s"] is not None:
+        waiting = [d["id"] for d in found["devices"] if d["awaited"]]
+        out.line(f"deadline in {found['deadline_in_s']:.0f} s, waiting for {', '.join(waiting) or 'nobody'}")
+    out.line(f"{found['broker']}; state of {found['updated']}")
+    out.line()
+    out.table([_device_row(d) for d in found["devices"]], ["device", "modalities", "state", "score", "up", "down"])
+    out.line()
+    rows = [(b["block"], b["version"], len(b["owners"]), b["round"], _outcome(b)) for b in found["blocks"]]
+    out.table(rows, ["block", "version", "owners", "round", "last outcome"])
+    counts = ", ".join(f"{kind} {number}" for kind, number in found["refusals"].items())
+    if counts:
+        out.line(f"\nrefused so far: {counts}")
+    for warning in found["warnings"]:
+        out.warn(warning)
+
+
+@command("why", has_json=True, example="blossom-aggregator why encoder/accel\nblossom-aggregator why pi-3")
+@click.argument("subject", metavar="DEVICE|BLOCK")
+@data_dir_option
+def why(out: Output, subject: str, data_dir: Path | None) -> None:
+    """Explain what a device or a block waits for, and what was refused or held, with the next step."""
+    found = read_status(gateway_folder(data_dir))
+    for device in found["devices"]:
+        if device["id"] == subject:
+            lines = _why_device(found, device)
+            break
+    else:
+        block = next((b for b in found["blocks"] if b["block"] == subject), None)
+        if block is None:
+            names = [d["id"] for d in found["devices"]] + [b["block"] for b in found["blocks"]]
+            raise ConfigError("nothing-found", f"no device or block {subject!r}", hint=f"there is {', '.join(names)}")
+        lines = _why_block(found, block)
+    out.json({"subject": subject, "why": lines})
+    for line in lines:
+        out.line(line)
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """The gateway's status file; `running_here` says whether the process that wrote it still runs.
+
+    Raises:
+        StorageError: `nothing-found`.
+    """
+    path = folder / "status.json"
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        hint = "start one with `blossom-aggregator serve`, or name its folder with --data-dir"
+        raise StorageError("nothing-found", f"no gateway has run in {folder}", hint=hint) from None
+    found["running_here"] = bool(found.get("running_here")) and is_alive(int(found.get("pid", 0)))
+    return found
+
+
+def _device_row(device: dict[str, Any]) -> tuple[object, ...]:
+    state = device["phase"] if device["online"] else "gone"
+    score = next((v for name, v in device["score"].items() if not name.endswith(".loss")), None)
+    up, down = format_bytes(device["bytes_up"]), format_bytes(device["bytes_down"])
+    return device["id"], ", ".join(device["modalities"]), state, score, up, down
+
+
+def _outcome(block: dict[str, Any]) -> str:
+    if block["held"]:
+        return f"held: {block['held']}"
+    return f"from {', '.join(block['members'])}" if block["members"] else "not trained yet"
+
+
+def _why_device(found: dict[str, Any], device: dict[str, Any]) -> list[str]:
+    lines = [
+        f"{device['id']} is {'here' if device['online'] else 'gone'}: {device['phase']} {device['reason']}".strip()
+    ]
+    if device["awaited"]:
+        until = f" for {found['deadline_in_s']:.0f} s more" if found["deadline_in_s"] is not None else ""
+        lines.append(f"round {found['round']} waits{until} for its {', '.join(device['awaited'])}")
+    elif found["phase"] == "open" and not device["participant"]:
+        lines.append(f"it came after round {found['round']} had opened: it takes part from the next one")
+    for block in found["blocks"]:
+        if block["block"] in device["blocks"] and block["round"]:
+            part = "took part" if device["id"] in block["members"] else "took no part"
+            lines.append(f"{block['block']}: {part} in round {block['round']}")
+    refused = device["refused"]
+    if refused is not None:
+        step = f"; next: {refused['hint']}" if refused["hint"] else ""
+        what = f"{refused['block']} of round {refused['round']} ({refused['type']})"
+        lines.append(f"last refusal: {what}: {refused['reason']}{step}")
+    return lines
+
+
+def _why_block(found: dict[str, Any], block: dict[str, Any]) -> list[str]:
+    owners = ", ".join(block["owners"]) or "nobody"
+    lines = [f"{block['block']} is at version {block['version']}, owned by {owners}"]
+    if block["held"]:
+        lines.append(
+            f"held in round {block['round']}: {block['held']}; its version stays, it is averaged again next round"
+        )
+    elif block["members"]:
+        lines.append(f"averaged in round {block['round']} over {', '.join(block['members'])}")
+    waiting = [d["id"] for d in found["devices"] if block["block"] in d["awaited"]]
+    if waiting:
+        lines.append(f"round {found['round']} waits for {', '.join(waiting)}")
+    lines += [warning for warning in found["warnings"] if warning.startswith(f"{block['block']}:")]
+    return lines

@@ -1,0 +1,63 @@
+"""`blossom-edge privacy`: what leaves this device and what stays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from blossom_edge.cli.options import data_dir_option, edge_folder
+from blossom_edge.console.output import Output
+from blossom_edge.console.program import command
+from blossom_edge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blossom_edge.client.privacy import Privacy
+    from blossom_edge.federation.schema import Federation
+
+
+@command("privacy", has_json=True, example="blossom-edge privacy --profile jetson-imu --federation har")
+@click.option("--profile", "name", metavar="NAME", required=True, help="Profile of the device, or a path.")
+@click.option("--federation", "federation_name", metavar="NAME", help="Preset or file [default: the last joined].")
+@click.option("--task", "tasks", multiple=True, metavar="NAME", help="Serve this task only.")
+@data_dir_option
+def privacy(out: Output, name: str, federation_name: str | None, tasks: tuple[str, ...], data_dir: Path | None) -> None:
+    """Show everything that leaves a device of this profile in this federation, who can see it, and what stays."""
+    from blossom_edge.cli.profiles import profile_of
+    from blossom_edge.client.fit import check_fit
+    from blossom_edge.client.privacy import privacy_of
+
+    profile = profile_of(name)
+    federation = _federation(federation_name, edge_folder(data_dir))
+    found = privacy_of(federation, check_fit(profile, federation), tasks)
+    leaves = [asdict(leaving) for leaving in found.leaves]
+    out.json({"federation": federation.name, "profile": profile.id, "leaves": leaves, "stays": list(found.stays)})
+    print_privacy(out, found)
+
+
+def print_privacy(out: Output, found: Privacy) -> None:
+    """Print the table, as `join` does once."""
+    rows = [(leaving.kind, leaving.what, leaving.seen_by, leaving.turn_off) for leaving in found.leaves]
+    out.table(rows, ["leaves", "what", "who can see it", "how to keep it home"])
+    out.line()
+    out.line("stays on this device:")
+    for text in found.stays:
+        out.line(f"  {text}")
+
+
+def _federation(name: str | None, folder: Path) -> Federation:
+    from blossom_edge.federation.load import load_federation
+    from blossom_edge.federation.schema import Federation
+
+    if name is not None:
+        return load_federation(name)
+    files = sorted(folder.glob("devices/*/*/federation.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        raise ConfigError(
+            "usage", "no federation was joined from here yet", hint="name one with --federation, e.g. har"
+        )
+    import json
+
+    return Federation.from_dict(json.loads(files[-1].read_text("utf-8")), source=str(files[-1]))

@@ -1,0 +1,87 @@
+"""`blossom-edge status` and `why`: read what the device's join wrote of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blossom_edge.cli.options import data_dir_option, edge_folder
+from blossom_edge.console.output import Output, format_bytes
+from blossom_edge.console.processes import is_alive
+from blossom_edge.console.program import command
+from blossom_edge.core.errors import ConfigError, StorageError
+
+id_option = click.option("--id", "device", metavar="ID", help="Which device, if several joined from this folder.")
+
+
+@command("status", has_json=True, example="blossom-edge status\nblossom-edge status --id jetson-imu-3fa2c1 --json")
+@id_option
+@data_dir_option
+def status(out: Output, device: str | None, data_dir: Path | None) -> None:
+    """Show the last round of this device: what was sent and received, and what is awaited until when."""
+    found = read_status(edge_folder(data_dir), device)
+    out.json(found)
+    where = "" if found["running_here"] else ", join is not running"
+    out.line(f"{found['device']} ({', '.join(found['modalities'])}) in federation {found['federation']}")
+    out.line(f"round {found['round']}: {_phase(found)}{where}")
+    if found["score"]:
+        scores = ", ".join(f"{name} {value:.3f}" for name, value in found["score"].items() if value is not None)
+        out.line(f"own score of the model of round {found['score_round']}: {scores}")
+    out.line()
+    rows = []
+    for block in sorted({*found["versions"], *found["sent"], *found["outcomes"]}):
+        rows.append((block, found["versions"].get(block), found["sent"].get(block), found["outcomes"].get(block)))
+    rows += [(block, None, "stays on this device", None) for block in found["private"]]
+    out.table(rows, ["block", "version", "sent", "last outcome"])
+    total_up = sum(up for up, _ in found["bytes"].values())
+    total_down = sum(down for _, down in found["bytes"].values())
+    out.line(f"\nsent {format_bytes(total_up)}, received {format_bytes(total_down)} since the start")
+
+
+@command("why", has_json=True, example="blossom-edge why")
+@id_option
+@data_dir_option
+def why(out: Output, device: str | None, data_dir: Path | None) -> None:
+    """Explain what this device waits for, and what was refused or held, with the next step."""
+    found = read_status(edge_folder(data_dir), device)
+    lines = [f"round {found['round']}: {_phase(found)}"]
+    if not found["running_here"]:
+        lines.append("join is not running; next: start it again, it goes on where it was")
+    elif not found["connected"]:
+        lines.append("the gateway does not answer, the device keeps trying; next: see whether the gateway runs")
+    if found["waiting_for"]:
+        lines.append(f"versions not here yet: {', '.join(found['waiting_for'])}; they are asked for again")
+    if found["unconfirmed"]:
+        lines.append(f"sent and not confirmed yet: {', '.join(found['unconfirmed'])}; kept on disk until they are")
+    lines += [f"{block}: {text}" for block, text in found["sent"].items()]
+    lines += [f"{block}: {text}" for block, text in found["outcomes"].items()]
+    out.json({"device": found["device"], "why": lines})
+    for line in lines:
+        out.line(line)
+
+
+def read_status(folder: Path, device: str | None) -> dict[str, Any]:
+    """The status file of a device, the newest if there are several and none is named.
+
+    Raises:
+        StorageError or ConfigError: `nothing-found`.
+    """
+    files = sorted(folder.glob("devices/*/status.json"), key=lambda path: path.stat().st_mtime)
+    if not files:
+        hint = "join a federation first, or name the folder with --data-dir"
+        raise StorageError("nothing-found", f"no device has joined from {folder}", hint=hint)
+    names = sorted(path.parent.name for path in files)
+    chosen = files[-1] if device is None else folder / "devices" / device / "status.json"
+    if chosen not in files:
+        raise ConfigError("nothing-found", f"no device {device!r} in {folder}", hint=f"there is {', '.join(names)}")
+    found: dict[str, Any] = json.loads(chosen.read_text("utf-8"))
+    found["running_here"] = bool(found.get("running_here")) and is_alive(int(found.get("pid", 0)))
+    return found
+
+
+def _phase(found: dict[str, Any]) -> str:
+    until = f", {found['deadline_in_s']:.0f} s left" if found["deadline_in_s"] is not None else ""
+    return f"{found['phase']} {found['detail']}".strip() + until
