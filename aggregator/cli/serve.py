@@ -34,7 +34,7 @@ PASSWORD_FILE = "device.password"  # noqa: S105 (a file name)
 @command(
     "serve",
     example="blossom-aggregator serve --federation har\n"
-    "blossom-aggregator serve --federation my.toml --set rounds.min_devices=3 --data-dir gateway/",
+    "blossom-aggregator serve --federation my.toml --set rounds.min_devices=3",
     log_level="info",
 )
 @click.option("--federation", "name", metavar="NAME", help="A preset or a file; default: the data folder's own.")

@@ -24,7 +24,7 @@ def status(out: Output, data_dir: Path | None) -> None:
     total = f" of {found['rounds']}" if found["rounds"] else ""
     state = found["running"] if found["running_here"] else f"{found['running']}, the gateway is not running"
     out.line(f"federation {found['federation']} ({found['visibility']}): round {found['round']}{total}, {state}")
-    if found["stop_reason"]:
+    if found["running"] == "finished":
         out.line(f"finished: {found['stop_reason']}")
     if found["deadline_in_s"] is not None:
         waiting = [d["id"] for d in found["devices"] if d["awaited"]]

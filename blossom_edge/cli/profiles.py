@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from blossom_edge.console.output import Output
 from blossom_edge.console.program import LazyGroup, command
-from blossom_edge.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from firmware_profiles import Profile
@@ -28,27 +25,15 @@ profiles = LazyGroup(
 )
 
 
-@contextlib.contextmanager
-def _errors_of_ours() -> Iterator[None]:
-    """Turn the error of the profiles package, which knows nothing of us, into ours."""
-    from firmware_profiles import ProfileError
-
-    try:
-        yield
-    except ProfileError as error:
-        raise ConfigError(error.error_id, str(error), hint=error.hint) from error
-
-
 def profile_of(name: str, sets: tuple[str, ...] = ()) -> Profile:
     """Load a profile, by name or path.
 
     Raises:
         ConfigError: `profile-not-found` or `profile-invalid`.
     """
-    from firmware_profiles import load_profile
+    from blossom_edge.client.fit import load_device_profile
 
-    with _errors_of_ours():
-        return load_profile(name, sets=sets)
+    return load_device_profile(name, sets=sets)
 
 
 @command("list", has_json=True, example="blossom-edge profiles list")

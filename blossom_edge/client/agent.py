@@ -37,8 +37,8 @@ from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent
 log = logging.getLogger("blossom_edge")
 _DOWN = {message.NAME: message for message in messages.DOWN}
 _CAST = {message.NAME: message for message in messages.CAST}
-PACKET_OVERHEAD_BYTES = 6
-"""MQTT's fixed header, topic length and packet id, beside topic and payload."""
+PACKET_OVERHEAD_BYTES = 9
+"""Of an MQTT 5 publish beside topic and payload: fixed header (4), topic length (2), packet id (2), no properties (1)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,7 @@ class Command(click.Command):
         formatter.write_paragraph()
         formatter.write("Example:\n")
         for line in self.example.strip().splitlines():
-            formatter.write(f"  {line.strip()}\n")
+            formatter.write(f"  {line}\n")
 
 
 def command(
@@ -64,8 +64,9 @@ def command(
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Make a command of `function(out, **options)`, which may return an exit code.
 
-    example: the command line shown in the help, one or more lines; has_json: it takes --json, as every command that
-    shows something does; log_level: what goes to stderr without -v and --quiet (a service says "info").
+    example: command lines shown in the help as they stand, a long one goes on after a backslash; has_json: it takes
+    --json, as every command that shows something does; log_level: what goes to stderr without -v and --quiet (a
+    service says "info").
     """
 
     def decorate(function: Callable[..., int | None]) -> Command:

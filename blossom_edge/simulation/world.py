@@ -30,6 +30,7 @@ class VirtualClock:
     now: float = 0.0
 
     def __call__(self) -> float:
+        """The time now."""
         return self.now
 
 

@@ -104,6 +104,7 @@ class Connection:
         self._announced = False
         self._refusal: ReasonCode | None = None
         self._end_reason = ""
+        self._stopping_since = 0.0
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_out.setblocking(False)
         self._wake_in.setblocking(False)
@@ -164,7 +165,7 @@ class Connection:
         deadline = time.monotonic() + CONNECT_TIMEOUT_S
         with selectors.DefaultSelector() as selector:
             selector.register(self._wake_in, selectors.EVENT_READ)
-            while not self._stopping and self._step(selector):
+            while not self._may_go() and self._step(selector):
                 if not self._answered and time.monotonic() > deadline:
                     self._break(f"no answer to CONNECT within {CONNECT_TIMEOUT_S:g} s")
                 self._check_overdue()
@@ -244,8 +245,19 @@ class Connection:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # the next read finds the end
 
+    def _may_go(self) -> bool:
+        """Whether we were asked to stop and all is acknowledged, or that took too long.
+
+        amqtt drops what it has not passed on yet when a DISCONNECT follows at once.
+        """
+        if not self._stopping:
+            return False
+        self._stopping_since = self._stopping_since or time.monotonic()
+        waited_s = time.monotonic() - self._stopping_since
+        return not self._accepted or not self._window.in_flight or waited_s > GOODBYE_TIMEOUT_S / 2
+
     def _say_goodbye(self) -> None:
-        """Send what is left, then DISCONNECT, and read to the end.
+        """Send DISCONNECT, and read to the end.
 
         Closing on unread data would reset the connection; the broker might miss the DISCONNECT and send the will.
         """
@@ -255,7 +267,6 @@ class Connection:
             return
         with sock.dup() as kept, selectors.DefaultSelector() as selector:
             selector.register(kept, selectors.EVENT_WRITE)
-            self._publish_outbox()
             self._client.disconnect()
             while (left := deadline - time.monotonic()) > 0 and self._client.want_write():
                 if self._client.socket() is None:

@@ -76,7 +76,7 @@ def test_installed_programs_run_from_the_wheel(installed: Path) -> None:
 
 
 def test_installed_gateway_program_runs(installed: Path) -> None:
-    if not (ROOT / "aggregator" / "cli.py").exists():
+    if not (ROOT / "aggregator" / "cli").exists():
         pytest.skip("aggregator.cli does not exist yet")
     assert "Commands:" in _run(installed / "bin" / "blossom-aggregator", "--help", cwd=installed)
     assert "har" in _run(installed / "bin" / "blossom-aggregator", "federations", "list", cwd=installed)

@@ -16,7 +16,10 @@ BROKEN = [
     (["training.epochs='3'"], "training.epochs: found '3', expected a valid integer"),
     (["training.epochs=0"], "training.epochs: found 0 with steps 0, expected one of both above 0"),
     (["training.lr=nan"], "training.lr: found nan, expected a finite number"),
-    (["training.lr_schedule=cosine", "training.lr_rounds=0"], "training.lr_rounds: found 0, expected the number of rounds of the cosine"),
+    (
+        ["training.lr_schedule=cosine", "training.lr_rounds=0"],
+        "training.lr_rounds: found 0, expected the number of rounds of the cosine",
+    ),
     (["training.lr_min=9.0"], "training.lr_min: found 9.0, expected at most lr"),
     (["training=3"], "training: found 3, expected a table"),
     (["tasks.har.modalities=['accel']"], "modalities.gyro: no task uses it"),

@@ -283,6 +283,14 @@ def test_the_state_of_private_blocks_comes_back_and_goes_on(optimizer: str) -> N
     assert raw(going_on.blocks) == raw(again.blocks)
 
 
+def test_the_state_of_a_private_block_that_is_frozen_for_a_round_is_not_lost() -> None:
+    federation = small("visibility=private-head")
+    trainer = trainer_of(federation)
+    first = run(federation, trainer)
+    second = run(federation, trainer, round_number=2, frozen=("head/har",), optimizer=first.optimizer)
+    assert raw({BlockId.parse("head/har"): second.optimizer}) == raw({BlockId.parse("head/har"): first.optimizer})
+
+
 def test_two_rounds_with_kept_state_are_one_long_training() -> None:
     sets = (
         "visibility=full",
@@ -334,6 +342,19 @@ def test_a_regression_is_scored_in_its_unit() -> None:
     result = run(federation, trainer, blocks)
     assert {str(b) for b in result.blocks} == {"encoder/accel", "fusion/speed", "fusion/speed.accel", "head/speed"}
     assert set(result.num_samples.values()) == {3}
+
+
+def test_a_regression_learns_in_spreads() -> None:
+    sets = ["tasks.speed.mean=2.0", "tasks.speed.spread=4.0", "modalities.accel.window=8", "modalities.accel.hop=8"]
+    training = "training={lr=0.5, momentum=0.0, steps=1}"
+    federation = load_federation("two-tasks", sets=[*sets, training])
+    windows = make_windows(np.array([1.0, 2.0, 5.0], dtype=np.float32), {"accel": [1, 1, 1]}, task="speed")
+    blocks = {s.id: initial_block(s, federation.digest, 0) for s in federation.spec.owned(["accel"], ["speed"])}
+    head = BlockId.parse("head/speed")
+    blocks[head] = {name: np.zeros_like(values) for name, values in blocks[head].items()}
+    result = run(federation, trainer_of(federation, windows), blocks)
+    # it says 2.0: errors 1, 0, -3 are 1/4, 0, -3/4 spreads; the gradient is twice their mean, -1/3; lr 0.5
+    assert result.blocks[head]["layers.1.bias"][0] == pytest.approx(1 / 6)
 
 
 def test_a_multilabel_window_is_right_when_all_its_labels_are() -> None:
