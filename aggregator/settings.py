@@ -32,9 +32,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-DEFAULT_PORT = 18830
-"""Tried first when neither a setting nor the data folder says a port."""
-
 EMBEDDED_BROKERS = ("auto", "mosquitto", "amqtt")
 """Brokers that the gateway runs itself; anything else is an address."""
 
@@ -49,7 +46,7 @@ class GatewaySettings(BaseModel):
     listen: str = "127.0.0.1"
     """The address that the embedded broker binds."""
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """None: the port kept in the data folder, else `DEFAULT_PORT`."""
+    """None: the port kept in the data folder, else 18830."""
     broker: str = "auto"
     """One of `EMBEDDED_BROKERS`, or `mqtt://[user:password@]host[:port]` (with a login only on the command line)."""
     insecure_lan: bool = False

@@ -46,8 +46,8 @@ class Checkpoint:
     epoch: int = 0
     sequence: int = 0
     ledger_seq: int = 0
-    num_windows: int = 0
-    """Windows there were when the round was trained (for `min_new_windows`)."""
+    num_seen: int = 0
+    """Windows that had ever come when the round was trained (for `min_new_windows`)."""
     private: Mapping[BlockId, Tensors] = field(default_factory=dict)
     optimizer: Mapping[str, Array] = field(default_factory=dict)
     outbox: tuple[Outgoing, ...] = ()

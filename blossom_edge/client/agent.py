@@ -38,17 +38,26 @@ log = logging.getLogger("blossom_edge")
 _DOWN = {message.NAME: message for message in messages.DOWN}
 _CAST = {message.NAME: message for message in messages.CAST}
 PACKET_OVERHEAD_BYTES = 9
-"""Of an MQTT 5 publish beside topic and payload: fixed header (4), topic length (2), packet id (2), no properties (1)."""
+"""Of an MQTT 5 publish beside topic and payload: header (4), topic length (2), packet id (2), no properties (1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learner:
-    """What a device learns with, made once the federation is known. `poll` lets sensors deliver."""
+    """What a device learns with, made once the federation is known.
+
+    `poll(now)` lets sensors deliver; it is called once before anything is learned.
+    """
 
     trainer: Trainer
     poll: Callable[[float], None] = lambda now: None
     poll_s: float | None = None
     """Seconds between two polls; None when windows do not come by themselves."""
+    num_seen: Callable[[], int] | None = None
+    """Labelled windows that ever came, for `min_new_windows`; None: as many as the trainer has."""
+
+    def count(self) -> int:
+        """Labelled windows that ever came."""
+        return self.trainer.num_windows() if self.num_seen is None else self.num_seen()
 
 
 @dataclass(slots=True)
@@ -83,7 +92,7 @@ class Agent:
         self.ever_connected = False
         self.learner: Learner | None = None
         self.traffic: dict[int, Traffic] = {}
-        """Bytes by round; round 0 is what came before the first."""
+        """Bytes by round: its updates up, the versions made of them down; round 0 is what came before the first."""
         self.private_sent: Counter[str] = Counter()
         """Messages that carried a private block, by block: stays empty, and is counted to show it."""
         self._link = link
@@ -93,6 +102,7 @@ class Agent:
         self._gateway_key = gateway_key
         self._observe = observe
         self._trusted: str | None = None
+        self._connection = 0
         self._polled_at = float("-inf")
         device = session.facts.device
         self._scope = f"{federation_name}/{device}"
@@ -138,11 +148,9 @@ class Agent:
     def leave(self, reason: str) -> None:
         """Say goodbye and close link and store."""
         if self.session.welcomed:
-            self._do([Publish(self.bye(self._connection, reason))])
+            self._publish(self.bye(self._connection, reason))
         self._link.close()
         self.store.close()
-
-    _connection = 0
 
     def bye(self, connection: int, reason: str) -> messages.Bye:
         """The goodbye of a connection; also its will."""
@@ -213,7 +221,7 @@ class Agent:
             elif isinstance(action, Work):
                 queue.extend(self._work(action))
             elif isinstance(action, Evaluate):
-                trainer = self._trainer()
+                trainer = self._learning().trainer
                 score = trainer.evaluate(self.session.model())
                 queue.extend(self.session.evaluated(action.round, score, trainer.present_modalities()))
             elif isinstance(action, Stop):
@@ -221,16 +229,19 @@ class Agent:
 
     def _adopt(self, federation: Federation) -> list[Action]:
         self.learner = self._make_learner(federation)
+        self._polled_at = self._clock()
+        self.learner.poll(self._polled_at)
         checkpoint, held = self.store.enter(federation)
         log_event(log, "federation-joined", federation=federation.name, digest=federation.digest[:12])
         return self.session.adopted(checkpoint, held, self._clock())
 
     def _work(self, work: Work) -> list[Action]:
-        trainer, session = self._trainer(), self.session
+        learner, session = self._learning(), self.session
+        trainer, num_seen = learner.trainer, learner.count()
         blocks = session.model()
         score, present = trainer.evaluate(blocks), trainer.present_modalities()
         num_windows = trainer.num_windows()
-        lacking = session.lacks_windows(num_windows)
+        lacking = session.lacks_windows(num_windows, num_seen)
         if lacking:
             log_event(log, "round-skipped", round=work.round, reason=lacking)
             return session.skipped(lacking, score, present)
@@ -244,7 +255,7 @@ class Agent:
             optimizer=session.checkpoint.optimizer,
         )
         log_event(log, "round-trained", round=work.round, steps=result.num_steps)
-        return session.trained(blocks, result, num_windows=num_windows, now=self._clock())
+        return session.trained(blocks, result, num_seen=num_seen, now=self._clock())
 
     def _publish(self, message: messages.WireMessage) -> None:
         payload = encode(message, scope=self._scope, sign=self.store.key)
@@ -256,17 +267,17 @@ class Agent:
                 self.private_sent.update(str(b) for b in blocks.private if str(b) == message.block)
 
     def _count(self, topic: str, payload: bytes, *, up: bool) -> None:
-        traffic = self.traffic.setdefault(self.session.story.round, Traffic())
+        traffic = self.traffic.setdefault(self.session.story.score_round, Traffic())
         size = len(topic) + len(payload) + PACKET_OVERHEAD_BYTES
         if up:
             traffic.up += size
         else:
             traffic.down += size
 
-    def _trainer(self) -> Trainer:
+    def _learning(self) -> Learner:
         if self.learner is None:
             raise RuntimeError("no federation was adopted")
-        return self.learner.trainer
+        return self.learner
 
     def _stop(self, error: BlossomError | None, reason: str = "") -> None:
         self.stopped = Stop(reason or str(error), error)

@@ -29,7 +29,16 @@ from blossom_edge.client.actions import (
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.downloads import Downloads
 from blossom_edge.client.outbox import Outbox
-from blossom_edge.client.speech import Phase, key_of, make_hello, make_state, training_of
+from blossom_edge.client.speech import (
+    Phase,
+    key_of,
+    lacking_windows,
+    make_hello,
+    make_state,
+    outcome_words,
+    refusal_words,
+    training_of,
+)
 from blossom_edge.client.updates import make_updates
 from blossom_edge.codec import messages
 from blossom_edge.codec.tensors import make_codec
@@ -218,8 +227,7 @@ class Session:
         update = self.outbox.settle(refusal.block, refusal.cohort, refusal.sha256)
         if update is None:
             return []
-        hint = f"; {refusal.hint}" if refusal.hint else ""
-        self.story.sent[str(update.key)] = f"round {update.round}: refused ({refusal.type}): {refusal.reason}{hint}"
+        self.story.sent[str(update.key)] = f"round {update.round}: {refusal_words(refusal)}"
         return self._settled()
 
     def _settled(self) -> list[Action]:
@@ -238,12 +246,7 @@ class Session:
             key = key_of(block)
             if key not in self._blocks().shared:
                 continue
-            me = self.facts.device in block.members
-            others = len(block.members) - me
-            made_by = f"version {block.version} from {others} others" + (" and this device" if me else "")
-            self.story.outcomes[str(key)] = f"round {commit.round}: " + (
-                f"held, {block.held}" if block.held else made_by
-            )
+            self.story.outcomes[str(key)] = f"round {commit.round}: {outcome_words(block, self.facts.device)}"
             actions += self._want(key, block.version, block.sha256, now)
         if self._plan is not None and self._plan.round <= commit.round:
             self._plan = None
@@ -281,13 +284,9 @@ class Session:
         """Local training of the plan in hand."""
         return training_of(self._planned())
 
-    def lacks_windows(self, num_windows: int) -> str:
+    def lacks_windows(self, num_windows: int, num_seen: int) -> str:
         """Why this device sits the round out, or the empty text."""
-        if num_windows == 0:
-            return "no labelled windows yet"
-        wanted, before = self._planned().min_new_windows, self.checkpoint.num_windows
-        new = num_windows - before if num_windows >= before else num_windows
-        return f"{new} new windows, the schedule asks for {wanted}" if new < wanted else ""
+        return lacking_windows(num_windows, num_seen, self.checkpoint.num_seen, wanted=self._planned().min_new_windows)
 
     def skipped(self, reason: str, score: MetricSums, present: frozenset[str]) -> list[Action]:
         """The device sits this round out."""
@@ -301,7 +300,7 @@ class Session:
         self.story.tell("training", f"round {plan.round}")
         return [self._state("training", plan.round, score, present, windows=num_windows)]
 
-    def trained(self, base: Blocks, result: TrainResult, *, num_windows: int, now: float) -> list[Action]:
+    def trained(self, base: Blocks, result: TrainResult, *, num_seen: int, now: float) -> list[Action]:
         """Local training is done: everything is written in one step, then the updates are offered."""
         blocks, plan = self._blocks(), self._planned()
         updates = make_updates(
@@ -319,7 +318,7 @@ class Session:
             epoch=self._epoch,
             sequence=self._sequence + len(updates) + 1,
             ledger_seq=self._ledger_seq,
-            num_windows=num_windows,
+            num_seen=num_seen,
             private={**self.checkpoint.private, **private},
             optimizer=result.optimizer,
             outbox=updates,
@@ -371,27 +370,20 @@ class Session:
         return [Publish(hello)]
 
     def _state(
-        self,
-        phase: Phase,
-        round_number: int,
-        score: MetricSums,
-        present: frozenset[str],
-        reason: str = "",
-        windows: int = 0,
+        self, phase: Phase, number: int, score: MetricSums, present: frozenset[str], reason: str = "", windows: int = 0
     ) -> Publish:
-        self.story.score, self.story.score_round = score, round_number
-        return Publish(
-            make_state(
-                phase,
-                score,
-                present,
-                epoch=self._epoch,
-                round_number=round_number,
-                sequence=self._next_sequence(),
-                reason=reason,
-                num_windows=windows,
-            )
+        self.story.score, self.story.score_round = score, number
+        message = make_state(
+            phase,
+            score,
+            present,
+            epoch=self._epoch,
+            round_number=number,
+            sequence=self._next_sequence(),
+            reason=reason,
+            num_windows=windows,
         )
+        return Publish(message)
 
     def _next_sequence(self) -> int:
         self._sequence += 1

@@ -97,3 +97,30 @@ def make_state(
 def training_of(plan: messages.Plan) -> LocalTraining:
     """The local training that a plan asks for."""
     return LocalTraining(**{name: getattr(plan.training, name) for name in LocalTraining.__slots__})
+
+
+def lacking_windows(num_windows: int, num_seen: int, seen_before: int, *, wanted: int) -> str:
+    """Why there are too few windows for this round, or the empty text.
+
+    `num_seen` counts all that ever came in this run; fewer than `seen_before`, in the last trained round, means that
+    the run is another one and all of them are new.
+    """
+    if num_windows == 0:
+        return "no labelled windows yet"
+    new = num_seen - seen_before if num_seen >= seen_before else num_seen
+    return f"{new} new windows, the schedule asks for {wanted}" if new < wanted else ""
+
+
+def outcome_words(block: messages.CommittedBlock, device: str) -> str:
+    """How a round ended for a block, as this device tells it."""
+    if block.held:
+        return f"held, {block.held}"
+    me = device in block.members
+    others = f"version {block.version} from {len(block.members) - me} others"
+    return f"{others} and this device" if me else others
+
+
+def refusal_words(refusal: messages.Refusal) -> str:
+    """What a refusal says, with its next step."""
+    hint = f"; {refusal.hint}" if refusal.hint else ""
+    return f"refused ({refusal.type}): {refusal.reason}{hint}"

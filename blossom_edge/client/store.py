@@ -195,7 +195,7 @@ def write_checkpoint(checkpoint: Checkpoint) -> bytes:
                 "codec": update.codec,
             }
         )
-    facts = {name: getattr(checkpoint, name) for name in ("round", "epoch", "sequence", "ledger_seq", "num_windows")}
+    facts = {name: getattr(checkpoint, name) for name in ("round", "epoch", "sequence", "ledger_seq", "num_seen")}
     return safetensors_file.write(tensors, {"facts": json.dumps(facts), "outbox": json.dumps(outbox)})
 
 

@@ -82,7 +82,6 @@ class Collector:
         self._rows: deque[tuple[int, Row]] = deque(maxlen=capacity)
         self._lock = threading.Lock()
         self._num_rows = 0
-        self._num_new = 0
         self._finished = False
         self._failed: dict[str, tuple[float, str]] = {}
         self._sets: tuple[WindowSet, WindowSet] | None = None
@@ -103,7 +102,6 @@ class Collector:
             with self._lock:
                 self._rows.extend(enumerate(rows, start=self._num_rows))
                 self._num_rows += len(rows)
-                self._num_new += len(rows)
                 self._sets = None
         return len(rows)
 
@@ -115,14 +113,9 @@ class Collector:
         """The windows to score on, oldest first; the arrays are shared between calls: do not change them."""
         return self._divided()[1]
 
-    def num_new(self) -> int:
-        """Labelled windows that came since the last `mark_trained`."""
-        return self._num_new
-
-    def mark_trained(self) -> None:
-        """A round was trained: count new windows from here on."""
-        with self._lock:
-            self._num_new = 0
+    def num_seen(self) -> int:
+        """Labelled windows that ever came, also those that no longer fit into `capacity`."""
+        return self._num_rows
 
     def present(self) -> frozenset[str]:
         """Modalities with training windows whose sensor works."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from blossom_edge.core.names import DeviceId, FederationId, is_name
 
 ROOT = "bl/1"
+CHUNK = "chunk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Topic:
         federation, direction, rest = FederationId(parts[2]), parts[3], parts[4:]
         if direction in ("up", "down") and len(rest) == 2 and is_name(rest[0]) and is_name(rest[1]):
             return cls(federation, direction, DeviceId(rest[0]), rest[1])
-        if direction == "cast" and 1 <= len(rest) <= 4 and all(map(is_name, rest)):
+        lengths = (3, 4) if rest[:1] == [CHUNK] else (1,)
+        if direction == "cast" and len(rest) in lengths and all(map(is_name, rest)):
             return cls(federation, direction, DeviceId(""), rest[0])
         if direction == "head" and not rest:
             return cls(federation, direction, DeviceId(""), "")
@@ -55,7 +57,7 @@ def cast(federation: str, kind: str) -> str:
 
 def cast_block(federation: str, block: str, cohort: str) -> str:
     """Chunks of one block (`kind/name`), to all devices that own it: at most 7 slashes."""
-    return f"{ROOT}/{federation}/cast/chunk/{block}" + (f"/{cohort}" if cohort else "")
+    return f"{ROOT}/{federation}/cast/{CHUNK}/{block}" + (f"/{cohort}" if cohort else "")
 
 
 def head(federation: str) -> str:

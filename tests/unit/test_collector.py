@@ -160,14 +160,12 @@ def test_windows_without_a_label_are_not_kept() -> None:
     assert c.present() == frozenset()
 
 
-def test_new_windows_are_counted_until_a_round_was_trained() -> None:
-    c = collector(Scripted([stretch(3)], [stretch(3, start=256, classes=(1,))], endless=True))
+def test_all_windows_that_ever_came_are_counted_also_those_that_are_gone() -> None:
+    c = collector(Scripted([stretch(3)], [stretch(3, start=256, classes=(1,))], endless=True), capacity=4)
     c.poll(0.0)
-    assert c.num_new() == 3
-    c.mark_trained()
-    assert c.num_new() == 0
+    assert c.num_seen() == 3
     c.poll(1.0)
-    assert c.num_new() == 3
+    assert c.num_seen() == 6
 
 
 def test_arrays_have_the_federations_shape_scale_and_types() -> None:
