@@ -93,9 +93,8 @@ def _outcome(block: dict[str, Any]) -> str:
 
 
 def _why_device(found: dict[str, Any], device: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{device['id']} is {'here' if device['online'] else 'gone'}: {device['phase']} {device['reason']}".strip()
-    ]
+    doing = f"{device['phase']} {device['reason']}".strip() if device["online"] else device["reason"] or "no goodbye"
+    lines = [f"{device['id']} is {'here' if device['online'] else 'gone'}: {doing}"]
     if device["awaited"]:
         until = f" for {found['deadline_in_s']:.0f} s more" if found["deadline_in_s"] is not None else ""
         lines.append(f"round {found['round']} waits{until} for its {', '.join(device['awaited'])}")

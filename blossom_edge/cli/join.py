@@ -233,11 +233,10 @@ class _Screen:
             self._scored = story.score_round
             measure = next((n for n in sorted(story.score) if not n.endswith(".loss")), None)
             mean = story.score[measure].mean if measure is not None else None
-            traffic = [t for number, t in sorted(agent.traffic.items()) if number < story.score_round]
-            up, down = (traffic[-1].up, traffic[-1].down) if traffic else (0, 0)
             shown = "-" if mean is None else f"{mean:.3f}"
-            sizes = f"last round sent {format_bytes(up)}, received {format_bytes(down)}"
-            self._out.line(f"round {story.score_round}: {measure} {shown} on own holdout; {sizes}")
+            last = agent.traffic.get(story.score_round - 1) if story.score_round > 1 else None
+            sizes = f"; last round sent {format_bytes(last.up)}, received {format_bytes(last.down)}" if last else ""
+            self._out.line(f"round {story.score_round}: {measure} {shown} on own holdout{sizes}")
         if story.phase == "offline" and self._phase not in ("offline", ""):
             self._out.note("the gateway is gone; trying again by itself")
         now, changed = time.monotonic(), story.phase != self._phase

@@ -29,7 +29,8 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
     out.line(f"round {found['round']}: {_phase(found)}{where}")
     if found["score"]:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found["score"].items() if value is not None)
-        out.line(f"own score of the model of round {found['score_round']}: {scores}")
+        model = "final model" if found["phase"] == "finished" else f"model of round {found['score_round']}"
+        out.line(f"own score of the {model}: {scores}")
     out.line()
     rows = []
     for block in sorted({*found["versions"], *found["sent"], *found["outcomes"]}):
@@ -48,7 +49,9 @@ def why(out: Output, device: str | None, data_dir: Path | None) -> None:
     """Explain what this device waits for, and what was refused or held, with the next step."""
     found = read_status(edge_folder(data_dir), device)
     lines = [f"round {found['round']}: {_phase(found)}"]
-    if not found["running_here"]:
+    if found["phase"] == "finished":
+        lines.append("nothing is awaited")
+    elif not found["running_here"]:
         lines.append("join is not running; next: start it again, it goes on where it was")
     elif not found["connected"]:
         lines.append("the gateway does not answer, the device keeps trying; next: see whether the gateway runs")
@@ -56,8 +59,8 @@ def why(out: Output, device: str | None, data_dir: Path | None) -> None:
         lines.append(f"versions not here yet: {', '.join(found['waiting_for'])}; they are asked for again")
     if found["unconfirmed"]:
         lines.append(f"sent and not confirmed yet: {', '.join(found['unconfirmed'])}; kept on disk until they are")
-    lines += [f"{block}: {text}" for block, text in found["sent"].items()]
-    lines += [f"{block}: {text}" for block, text in found["outcomes"].items()]
+    lines += [f"{block}, update of {text}" for block, text in found["sent"].items()]
+    lines += [f"{block}, outcome of {text}" for block, text in found["outcomes"].items()]
     out.json({"device": found["device"], "why": lines})
     for line in lines:
         out.line(line)

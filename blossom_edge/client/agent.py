@@ -305,5 +305,6 @@ class Agent:
             "unconfirmed": [str(update.key) for update in session.outbox.updates],
             "versions": {str(key): held.version for key, held in sorted(session.downloads.held.items())},
             "private": [str(block) for block in session.blocks.private] if session.blocks is not None else [],
+            "private_sent": dict(sorted(self.private_sent.items())),
             "bytes": {str(number): [t.up, t.down] for number, t in sorted(self.traffic.items())},
         }

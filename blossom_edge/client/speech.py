@@ -116,8 +116,9 @@ def outcome_words(block: messages.CommittedBlock, device: str) -> str:
     if block.held:
         return f"held, {block.held}"
     me = device in block.members
-    others = f"version {block.version} from {len(block.members) - me} others"
-    return f"{others} and this device" if me else others
+    others = len(block.members) - me
+    who = "this device alone" if me and not others else f"{others} {'other' if others == 1 else 'others'}"
+    return f"version {block.version} from {who}" + (" and this device" if me and others else "")
 
 
 def refusal_words(refusal: messages.Refusal) -> str:

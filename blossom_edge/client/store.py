@@ -26,6 +26,8 @@ from blossom_edge.core.errors import ConfigError, LinkError, RemoteError, Storag
 from blossom_edge.durable import FolderLock, atomic_write, make_folder, sweep_temporary
 from blossom_edge.federation.schema import Federation
 
+KEY_FILE = "device.key"
+
 
 class Store:
     """The folder of one device. One process at a time."""
@@ -133,7 +135,7 @@ class Store:
         return self.folder / f"{name}-{digest[:12]}"
 
     def _load_key(self) -> SigningKey:
-        path = self.folder / "device.key"
+        path = self.folder / KEY_FILE
         if path.exists():
             return SigningKey.from_bytes(path.read_bytes())
         key = SigningKey.generate()

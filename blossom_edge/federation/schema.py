@@ -116,7 +116,7 @@ class RoundSettings(_Part):
     deadline_s: Annotated[float, Field(gt=0.0, le=31 * 86_400.0)] = 120.0
     quorum: Count = 1
     min_cohort: Count = 1
-    rejoin_s: Seconds = 5.0
+    rejoin_s: Seconds = 10.0
     server_optimizer: Literal["avg"] = "avg"
     server_lr: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
 
