@@ -36,6 +36,12 @@ def judge(
     member = state.members[device]
     if offer.epoch != state.epoch:
         return Refused("stale", f"epoch {offer.epoch}, this federation is in epoch {state.epoch}", "join again")
+    if key.block not in state.spec:
+        return Refused("policy", f"the federation has no block {key.block}")
+    if not may_enter(state.spec[key.block]):
+        return Refused("policy", f"{key.block} is private: it must not leave the device")
+    if key not in state.keys_of(member):
+        return Refused("policy", f"{device} ({', '.join(member.modalities)}) does not own {key}")
     kept = state.history.get((offer.round, key, device))
     if kept is not None:
         if kept == offer.sha256:
@@ -51,12 +57,6 @@ def judge(
         return Refused("late", f"round {offer.round} is frozen", "take part in the next round")
     if device not in current.participants:
         return Refused("policy", f"{device} came after round {offer.round} had opened", "wait for the next plan")
-    if key.block not in state.spec:
-        return Refused("policy", f"the federation has no block {key.block}")
-    if not may_enter(state.spec[key.block]):
-        return Refused("policy", f"{key.block} is private: it must not leave the device")
-    if key not in state.keys_of(member):
-        return Refused("policy", f"{device} ({', '.join(member.modalities)}) does not own {key}")
     return _judge_form(state, current, key, offer, expected_bytes)
 
 

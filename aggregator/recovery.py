@@ -17,7 +17,7 @@ from aggregator.spool import Spool
 from blossom_edge.codec.keys import SigningKey
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.blocks import BlockKey
-from blossom_edge.core.errors import ConfigError
+from blossom_edge.core.errors import ConfigError, StorageError
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.schema import Federation
@@ -111,9 +111,17 @@ def kept_hashes(records: Sequence[Mapping[str, Any]], state: RoundState, rounds:
 
 
 def load_key(path: Path) -> SigningKey:
-    """The signing key in `path`, made at the first start (0600)."""
+    """The signing key in `path`, made at the first start (0600).
+
+    Raises:
+        StorageError: `file-damaged`.
+    """
     if path.exists():
-        return SigningKey.from_bytes(path.read_bytes())
+        try:
+            return SigningKey.from_bytes(path.read_bytes())
+        except ValueError as error:
+            hint = "put it back from a backup: devices trust this key and no other"
+            raise StorageError("file-damaged", f"{path} is no key: {error}", hint=hint) from None
     key = SigningKey.generate()
     atomic_write(path, key.to_bytes(), name="key")
     return key

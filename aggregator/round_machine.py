@@ -76,8 +76,10 @@ class RoundMachine:
         state, due = self.state, []
         if state.phase is Phase.OPEN and state.current is not None:
             rejoin = self.federation.rounds.rejoin_s
-            members = [state.members[d] for d in state.current.participants]
-            due = [state.current.deadline, *(m.gone_at + rejoin for m in members if not m.online)]
+            gone = [
+                m.gone_at + rejoin for m in map(state.members.__getitem__, state.current.participants) if not m.online
+            ]
+            due = [state.current.deadline, *(t for t in gone if t > now)]
         elif state.phase is Phase.WAITING and state.running is Running.YES and self._waiting_since is not None:
             enough = len(state.ready()) >= self.federation.rounds.min_devices
             due = [max(self._not_before, self._waiting_since + (0 if enough else self.federation.rounds.start_after_s))]
@@ -237,9 +239,9 @@ class RoundMachine:
         return self._open(ready, now)
 
     def control(self, word: str, now: float) -> list[Command]:
-        """Pause, resume or finish. A round that is open ends first, by its own rules."""
+        """Pause, resume or finish. A round that is open ends first, by its own rules; what is finished cannot pause."""
         value = {"pause": Running.PAUSED, "resume": Running.YES, "finish": Running.FINISHED}[word]
-        if value is self.state.running:
+        if value is self.state.running or (word, self.state.running) == ("pause", Running.FINISHED):
             return []
         commands: list[Command] = [self._record({"type": "running", "value": value.value, "reason": "operator"})]
         if self.state.phase is Phase.WAITING:
@@ -261,22 +263,18 @@ class RoundMachine:
         members = (state.members[d] for d in current.participants if d in state.members)
         score = merge(m.score for m in members if m.score_round == current.number)
         nobody = not current.accepted
-        commands: list[Command] = [
-            self._record(
-                {
-                    "type": "commit",
-                    "round": current.number,
-                    "blocks": {str(k): outcome_record(o) for k, o in sorted(outcomes.items())},
-                    "score": {name: [m.total, m.count] for name, m in sorted(score.items())},
-                }
-            )
-        ]
+        commit = self._record(
+            {
+                "type": "commit",
+                "round": current.number,
+                "blocks": {str(k): outcome_record(o) for k, o in sorted(outcomes.items())},
+                "score": {name: [m.total, m.count] for name, m in sorted(score.items())},
+                "stop": "" if state.running is Running.FINISHED else self._should_stop(current.number, score),
+            }
+        )
         self._waiting_since = now if state.ready() else None
         self._not_before = now + (IDLE_S if nobody else 0.0)
-        stop = self._should_stop()
-        if stop and state.running is not Running.FINISHED:
-            commands.append(self._record({"type": "running", "value": Running.FINISHED.value, "reason": stop}))
-        return [*commands, Forget(state.round), Publish(state.round, outcomes)]
+        return [commit, Forget(state.round), Publish(state.round, outcomes)]
 
     def resume(self, now: float) -> list[Command]:
         """After a restart: an open round gets its full time again, a frozen one is averaged, a commit is told again."""
@@ -379,12 +377,14 @@ class RoundMachine:
                 members[key] = found
         return Aggregate(current.number, members, held)
 
-    def _should_stop(self) -> str:
+    def _should_stop(self, number: int, score: MetricSums) -> str:
+        """Why this round, with the score of its base, is the last one, or the empty text."""
         schedule = self.federation.schedule
-        if schedule.stop_rounds and self.state.round >= schedule.stop_rounds:
-            return f"{self.state.round} rounds"
+        if schedule.stop_rounds and number >= schedule.stop_rounds:
+            return f"{number} rounds"
         patience = schedule.stop_no_gain_rounds
-        losses = [x for x in (_mean_loss(score) for _, score in self.state.scores) if x is not None]
+        scores = [*(earlier for _, earlier in self.state.scores), score]
+        losses = [x for x in map(_mean_loss, scores) if x is not None]
         if patience and len(losses) > patience and min(losses[-patience:]) >= min(losses[:-patience]):
             return f"no gain in {patience} rounds"
         return ""

@@ -72,7 +72,7 @@ class RoundState:
         result = {}
         for device in self.current.participants:
             member = self.members[device]
-            if not member.online and now - member.gone_at >= self.federation.rounds.rejoin_s:
+            if not member.online and now >= member.gone_at + self.federation.rounds.rejoin_s:
                 continue
             keys = tuple(k for k in self.keys_of(member) if self.is_awaited(self.current, k, device))
             if keys:
@@ -140,5 +140,7 @@ class RoundState:
             self.outcomes[key] = (record["round"], outcome)
         self.scores.append((record["round"], {n: Metric(t, c) for n, (t, c) in record["score"].items()}))
         self.round, self.phase, self.current = record["round"], Phase.WAITING, None
+        if record["stop"]:
+            self.running, self.stop_reason = Running.FINISHED, record["stop"]
         old = record["round"] - REMEMBERED_ROUNDS
         self.history = {k: sha for k, sha in self.history.items() if k[0] > old}

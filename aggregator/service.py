@@ -48,6 +48,8 @@ from blossom_edge.transport import topics
 from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent, Message
 
 log = logging.getLogger("aggregator")
+CLOSED_S = 1.0
+"""Pause between two looks at the schedule while it lets no round open."""
 _UP = {message.NAME: message for message in messages.UP}
 
 
@@ -74,6 +76,7 @@ class Service:
         """Payload bytes received from each device."""
         self.out = Messenger(truth, link)
         self.connected = False
+        self._down_because = ""
         self._link = link
         self._clock = clock
         self._may_open = may_open
@@ -97,9 +100,12 @@ class Service:
         return event is not None
 
     def next_due(self) -> float | None:
-        """When `step` has something to do without an event."""
+        """When `step` has something to do without an event; to be called after a `step`."""
         now = self._clock()
-        times = (self.machine.next_due(now), self.uploads.next_due(), self._caster.next_due(now))
+        machine = self.machine.next_due(now)
+        if machine is not None and machine <= now:
+            machine = now + CLOSED_S
+        times = (machine, self.uploads.next_due(), self._caster.next_due(now))
         known = [t for t in times if t is not None]
         return min(known) if known else None
 
@@ -126,13 +132,13 @@ class Service:
     def _take(self, event: LinkEvent) -> None:
         now = self._clock()
         if isinstance(event, Connected):
-            self.connected = True
+            self.connected, self._down_because = True, ""
             self.machine.everybody_gone(now)
             self.out.announce()
         elif isinstance(event, Disconnected):
-            if self.connected:
+            if event.reason != self._down_because:  # not for every try of a broker that is not there
                 log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
-            self.connected = False
+            self.connected, self._down_because = False, event.reason
         elif isinstance(event, Message):
             try:
                 self._take_message(event, now)
@@ -259,6 +265,8 @@ class Service:
             log_event(log, "round-open", round=record["round"], num_devices=len(record["participants"]))
         elif kind == "running":
             log_event(log, "federation-running", state=record["value"], reason=record["reason"])
+        elif kind == "commit" and record["stop"]:
+            log_event(log, "federation-running", state="finished", reason=record["stop"])
         elif kind == "device":
             modalities = ",".join(record["modalities"])
             log_event(log, "device-new", device=record["device"], profile=record["profile"], modalities=modalities)

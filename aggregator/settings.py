@@ -45,8 +45,8 @@ class GatewaySettings(BaseModel):
     """Ledger, updates, versions, keys, port and password live here."""
     listen: str = "127.0.0.1"
     """The address that the embedded broker binds."""
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    """None: the port kept in the data folder, else 18830."""
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    """None: the port kept in the data folder, else 18830; 0: some free one, which is then kept."""
     broker: str = "auto"
     """One of `EMBEDDED_BROKERS`, or `mqtt://[user:password@]host[:port]` (with a login only on the command line)."""
     insecure_lan: bool = False

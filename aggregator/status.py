@@ -48,9 +48,13 @@ def snapshot(service: Service, now: float) -> dict[str, Any]:
 
 
 def warnings(service: Service) -> list[str]:
-    """What the operator should know about privacy: blocks so rarely owned that the gateway sees single updates."""
+    """What the operator should know: modalities that nobody has, blocks whose few owners' single updates are seen."""
     state = service.machine.state
-    found = []
+    have = {modality for member in state.members.values() for modality in member.modalities}
+    lacking = sorted(set(state.federation.modalities) - have) if have else []
+    found = [
+        f"encoder/{name}: no device has {name}, so nobody trains it; a device with it has to join" for name in lacking
+    ]
     for key in sorted(state.versions):
         owners = len(state.owners(key))
         if state.federation.min_cohort(key.block) <= 1 and owners == 1:

@@ -17,6 +17,8 @@ class TcpProxy:
         self.target_port = target_port
         self.bytes_per_s = bytes_per_s
         self.num_connections = 0
+        self.bytes_up = 0
+        self.bytes_down = 0
         self.open = True
         self._hold = False
         self._holding = threading.Event()
@@ -100,6 +102,10 @@ class TcpProxy:
                 if rate:
                     time.sleep(len(data) / rate)
                 sink.sendall(data)
+                if is_up:
+                    self.bytes_up += len(data)
+                else:
+                    self.bytes_down += len(data)
             else:
                 return
             if not is_up:

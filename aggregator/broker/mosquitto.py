@@ -8,12 +8,12 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 from aggregator.broker.access import Login, acl_file, password_file
 from aggregator.broker.ports import RETRY_S, port_taken, reachable_host, who_listens
+from blossom_edge.console.processes import ending_with_us
 from blossom_edge.core.errors import LinkError
 from blossom_edge.durable import atomic_write, open_child_log
 from blossom_edge.transport.link import MAX_PAYLOAD_BYTES
@@ -29,18 +29,6 @@ STOP_S = 5.0
 CONFIG_FILE = "mosquitto.conf"
 LOG_FILE = "mosquitto.log"
 PID_FILE = "mosquitto.pid"
-
-# The child asks the kernel to end it when its parent does, then becomes mosquitto. A program of its own, because
-# running Python between fork and exec (preexec_fn) may hang where there are threads.
-_BECOME = """
-import ctypes, os, signal, sys
-prctl = getattr(ctypes.CDLL(None), "prctl", None)
-if prctl is not None:
-    prctl(1, signal.SIGTERM, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 def find_mosquitto() -> str | None:
@@ -67,7 +55,7 @@ class Mosquitto:
             atomic_write(folder / "mosquitto.passwords", password_file(login.users), name="broker")
             atomic_write(folder / "mosquitto.acl", acl_file(), name="broker")
         atomic_write(config, _config(folder, listen=listen, port=port, locked=bool(login.users)), name="broker")
-        command = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), program, "-c", str(config)]
+        command = ending_with_us([program, "-c", str(config)])
         with open_child_log(self.log_file) as output:
             self._child = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True

@@ -42,7 +42,7 @@ PASSWORD_FILE = "device.password"  # noqa: S105 (a file name)
 @data_dir_option
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="Gateway settings, gateway.toml.")
 @click.option("--listen", metavar="ADDRESS", help="Address of the embedded broker [default: 127.0.0.1].")
-@click.option("--port", type=int, metavar="PORT", help="Its port [default: the kept one, else 18830].")
+@click.option("--port", type=int, metavar="PORT", help="Its port; 0: a free one [default: the kept one, else 18830].")
 @click.option("--broker", metavar="KIND", help="auto, mosquitto, amqtt, or mqtt://HOST:PORT of another one.")
 @click.option("--insecure-lan", is_flag=True, default=None, help="Listen beyond this machine without a password.")
 @click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log to this file as well.")
@@ -74,7 +74,7 @@ def serve(
         federation = _federation(settings.data_dir, name, sets)
         truth, broker = _start(settings, federation, stack)
         _say_where(out, settings, federation, broker, truth)
-        _serve(settings, truth, broker, stack, until_finished=until_finished)
+        _serve(out, settings, truth, broker, stack, until_finished=until_finished)
 
 
 def _federation(folder: Path, name: str | None, sets: tuple[str, ...]) -> Federation:
@@ -133,11 +133,15 @@ def _say_where(out: Output, settings: GatewaySettings, federation: Federation, b
     secret = f" --password {path.read_text('utf-8')}" if broker.address.password and path.exists() else ""
     host = "GATEWAY_ADDRESS" if not settings.listens_here_only else broker.address.host
     out.line(f"join with: blossom-edge join --profile PROFILE --gateway {host}:{broker.port}{secret}")
+    if settings.runs_broker and not settings.listens_here_only and not broker.address.password:
+        out.warn(f"the broker listens on {settings.listen} without a password: whoever reaches it can join and listen")
     if federation.rounds.min_cohort <= 1:
         out.note("min_cohort is 1: of a block that one device owns, the gateway sees that device's update alone")
 
 
-def _serve(settings: GatewaySettings, truth: Truth, broker: Broker, stack: ExitStack, *, until_finished: bool) -> None:
+def _serve(
+    out: Output, settings: GatewaySettings, truth: Truth, broker: Broker, stack: ExitStack, *, until_finished: bool
+) -> None:
     from aggregator.schedule import Gate
     from aggregator.service import Service
     from blossom_edge.transport.mqtt import MqttLink
@@ -149,7 +153,7 @@ def _serve(settings: GatewaySettings, truth: Truth, broker: Broker, stack: ExitS
     gate = Gate(schedule, local_time=_local_time, round_number=truth.machine.state.round)
     service = Service(truth, link, clock=time.monotonic, may_open=gate, retention_rounds=settings.retention_rounds)
     stopping = stack.enter_context(_stop_signals())
-    status = _StatusFile(settings, broker)
+    status = _StatusFile(settings, broker, out)
     try:
         while not stopping and not (until_finished and _is_over(service)):
             due = service.next_due()
@@ -202,13 +206,15 @@ def _take_control(service: Service, path: Path) -> None:
 
 
 class _StatusFile:
-    """Writes `status.json` when something changed, at most every half second."""
+    """Writes `status.json` when something changed, at most every half second; says new warnings, once each."""
 
-    def __init__(self, settings: GatewaySettings, broker: Broker) -> None:
+    def __init__(self, settings: GatewaySettings, broker: Broker, out: Output) -> None:
         from aggregator.status import STATUS_FILE
 
         self._path = settings.data_dir / STATUS_FILE
         self._broker = broker
+        self._out = out
+        self._warned: set[str] = set()
         self._written_at = float("-inf")
         self._last: dict[str, Any] = {}
 
@@ -225,6 +231,10 @@ class _StatusFile:
         if same == self._last and not last:
             return
         self._last = same
+        for warning in found["warnings"] if found["round"] else ():  # before the first round devices are still coming
+            if warning not in self._warned:
+                self._warned.add(warning)
+                self._out.warn(warning)
         found.update(
             running_here=not last,
             pid=os.getpid(),

@@ -23,13 +23,14 @@ def status(out: Output, data_dir: Path | None) -> None:
     out.json(found)
     total = f" of {found['rounds']}" if found["rounds"] else ""
     state = found["running"] if found["running_here"] else f"{found['running']}, the gateway is not running"
-    out.line(f"federation {found['federation']} ({found['visibility']}): round {found['round']}{total}, {state}")
+    out.line(f"federation {found['federation']} ({found['visibility']})")
+    out.line(f"round {found['round']}{total}, {state}")
     if found["running"] == "finished":
         out.line(f"finished: {found['stop_reason']}")
     if found["deadline_in_s"] is not None:
         waiting = [d["id"] for d in found["devices"] if d["awaited"]]
         out.line(f"deadline in {found['deadline_in_s']:.0f} s, waiting for {', '.join(waiting) or 'nobody'}")
-    out.line(f"{found['broker']}; state of {found['updated']}")
+    out.line(f"{found['broker'].partition(' (')[0]}, state of {found['updated']}")
     out.line()
     out.table([_device_row(d) for d in found["devices"]], ["device", "modalities", "state", "score", "up", "down"])
     out.line()
@@ -54,10 +55,11 @@ def why(out: Output, subject: str, data_dir: Path | None) -> None:
             break
     else:
         block = next((b for b in found["blocks"] if b["block"] == subject), None)
-        if block is None:
+        lines = [warning for warning in found["warnings"] if warning.startswith(f"{subject}:")]
+        if block is None and not lines:
             names = [d["id"] for d in found["devices"]] + [b["block"] for b in found["blocks"]]
             raise ConfigError("nothing-found", f"no device or block {subject!r}", hint=f"there is {', '.join(names)}")
-        lines = _why_block(found, block)
+        lines = _why_block(found, block) if block is not None else lines
     out.json({"subject": subject, "why": lines})
     for line in lines:
         out.line(line)

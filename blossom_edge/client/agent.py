@@ -29,6 +29,7 @@ from blossom_edge.codec import messages
 from blossom_edge.codec.envelope import decode, encode
 from blossom_edge.console.logs import log_event
 from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError
+from blossom_edge.core.metrics import MetricSums
 from blossom_edge.core.training import Trainer
 from blossom_edge.federation.schema import Federation
 from blossom_edge.transport import topics
@@ -37,6 +38,8 @@ from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent
 log = logging.getLogger("blossom_edge")
 _DOWN = {message.NAME: message for message in messages.DOWN}
 _CAST = {message.NAME: message for message in messages.CAST}
+SHOWN_ROUNDS = 100
+"""How many rounds of scores stand in the status."""
 PACKET_OVERHEAD_BYTES = 9
 """Of an MQTT 5 publish beside topic and payload: header (4), topic length (2), packet id (2), no properties (1)."""
 
@@ -95,6 +98,8 @@ class Agent:
         """Bytes by round: its updates up, the versions made of them down; round 0 is what came before the first."""
         self.private_sent: Counter[str] = Counter()
         """Messages that carried a private block, by block: stays empty, and is counted to show it."""
+        self.scores: dict[int, MetricSums] = {}
+        """Own score of the model that each round began with; that of the finished one under the number after it."""
         self._link = link
         self._federation_name = federation_name
         self._make_learner = make_learner
@@ -222,7 +227,7 @@ class Agent:
                 queue.extend(self._work(action))
             elif isinstance(action, Evaluate):
                 trainer = self._learning().trainer
-                score = trainer.evaluate(self.session.model())
+                self.scores[action.round + 1] = score = trainer.evaluate(self.session.model())
                 queue.extend(self.session.evaluated(action.round, score, trainer.present_modalities()))
             elif isinstance(action, Stop):
                 self._stop(action.error, action.reason)
@@ -239,7 +244,8 @@ class Agent:
         learner, session = self._learning(), self.session
         trainer, num_seen = learner.trainer, learner.count()
         blocks = session.model()
-        score, present = trainer.evaluate(blocks), trainer.present_modalities()
+        self.scores[work.round] = score = trainer.evaluate(blocks)
+        present = trainer.present_modalities()
         num_windows = trainer.num_windows()
         lacking = session.lacks_windows(num_windows, num_seen)
         if lacking:
@@ -291,6 +297,7 @@ class Agent:
             "device": session.facts.device,
             "profile": session.facts.profile,
             "modalities": list(session.facts.modalities),
+            "tasks": list(session.facts.tasks),
             "federation": federation.name if federation is not None else None,
             "connected": session.welcomed,
             "phase": story.phase,
@@ -299,6 +306,10 @@ class Agent:
             "deadline_in_s": round(story.deadline - now, 1) if story.deadline is not None else None,
             "score": {name: metric.mean for name, metric in sorted(story.score.items())},
             "score_round": story.score_round,
+            "scores": {
+                str(number): {name: metric.mean for name, metric in sorted(score.items())}
+                for number, score in sorted(self.scores.items())[-SHOWN_ROUNDS:]
+            },
             "sent": dict(sorted(story.sent.items())),
             "outcomes": dict(sorted(story.outcomes.items())),
             "waiting_for": [str(key) for key in session.downloads.missing()],

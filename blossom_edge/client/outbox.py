@@ -41,9 +41,12 @@ class Outbox:
         """What is not settled, in block order."""
         return tuple(entry.update for _, entry in sorted(self._entries.items()))
 
-    def fill(self, updates: Iterable[Outgoing]) -> None:
-        """Replace what was there: a new round has begun."""
-        self._entries = {update.key: _Entry(update) for update in updates}
+    def fill(self, updates: Iterable[Outgoing], *, sent_before: bool = False) -> None:
+        """Replace what was there: a new round has begun.
+
+        `sent_before`: an earlier run may have sent parts of them, so the gateway is asked which it needs.
+        """
+        self._entries = {update.key: _Entry(update, offered=sent_before) for update in updates}
 
     def reconnected(self) -> None:
         """The link was down: all is offered anew, and only what the gateway still needs is sent again."""

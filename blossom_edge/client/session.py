@@ -70,7 +70,6 @@ class Session:
         self._sequence = 0
         self._ledger_seq = 0
         self._epoch = 0
-        self._gateway_boot: int | None = None
         self._entering: messages.Welcome | None = None
         self._plan: messages.Plan | None = None
         self._plan_until = 0.0
@@ -156,7 +155,7 @@ class Session:
         """The agent is ready to learn in this federation; `checkpoint` and `held` are what an earlier run left."""
         self.checkpoint = checkpoint or Checkpoint()
         self.downloads.held.update(held)
-        self.outbox.fill(self.checkpoint.outbox)
+        self.outbox.fill(self.checkpoint.outbox, sent_before=True)
         self._epoch = self.checkpoint.epoch
         self._sequence = max(self._sequence, self.checkpoint.sequence)
         self._ledger_seq = max(self._ledger_seq, self.checkpoint.ledger_seq)
@@ -168,7 +167,7 @@ class Session:
             self.downloads.forget()
             self.outbox.fill(())
             self.checkpoint = replace(self.checkpoint, epoch=welcome.epoch, round=0, outbox=())
-        self._epoch, self._gateway_boot, self.welcomed = welcome.epoch, welcome.boot, True
+        self._epoch, self.welcomed = welcome.epoch, True
         self._sequence = max(self._sequence, welcome.sequence)
         self._ledger_seq = max(self._ledger_seq, welcome.ledger_seq)
         self._hello_at = None
@@ -218,7 +217,7 @@ class Session:
         if update is None:
             return []
         self.story.sent[str(update.key)] = f"round {update.round}: kept by the gateway"
-        return self._settled()
+        return [*self._settled(), *self._go_on(now)]
 
     def _refusal(self, refusal: messages.Refusal, now: float) -> list[Action]:
         if not refusal.final:
@@ -228,7 +227,7 @@ class Session:
         if update is None:
             return []
         self.story.sent[str(update.key)] = f"round {update.round}: {refusal_words(refusal)}"
-        return self._settled()
+        return [*self._settled(), *self._go_on(now)]
 
     def _settled(self) -> list[Action]:
         if len(self.outbox):
@@ -268,7 +267,8 @@ class Session:
         return self._settled() if over else []
 
     def _announce(self, announce: messages.Announce, now: float) -> list[Action]:
-        if announce.boot == self._gateway_boot or self._connection == 0:
+        """The gateway (re)started, or lost its link: either way it takes nobody as here who does not say so again."""
+        if self._connection == 0:
             return []
         self.welcomed = False
         self.outbox.reconnected()

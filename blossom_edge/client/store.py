@@ -36,7 +36,7 @@ class Store:
         """Open or make the folder and lock it.
 
         Raises:
-            StorageError: `folder-in-use`, or the disk refuses.
+            StorageError: `folder-in-use`, `file-damaged`, or the disk refuses.
         """
         self.root, self.device = root, device
         self.folder = root / "devices" / device
@@ -44,7 +44,7 @@ class Store:
         self._lock = FolderLock.acquire(self.folder, what=f"device {device}")
         sweep_temporary(self.folder)
         self.key = self._load_key()
-        self.boot = int(_read_json(self.folder / "boot", 0)) + 1
+        self.boot = int(_read_own(self.folder / "boot", 0)) + 1
         _write_json(self.folder / "boot", self.boot)
         self._place: Path | None = None
 
@@ -61,12 +61,13 @@ class Store:
 
         Raises:
             LinkError: `gateway-key`.
+            StorageError: `file-damaged`: whom it trusts cannot be read.
         """
         found = fingerprint(key)
         if wanted is not None and wanted.replace("-", "") != found.replace("-", ""):
             raise LinkError("gateway-key", f"the gateway of {federation} has key {found}, --gateway-key says {wanted}")
         path = self.folder / "trust.json"
-        known: dict[str, str] = _read_json(path, {})
+        known: dict[str, str] = _read_own(path, {})
         if known.get(federation, key) != key:
             raise LinkError(
                 "gateway-key",
@@ -137,7 +138,10 @@ class Store:
     def _load_key(self) -> SigningKey:
         path = self.folder / KEY_FILE
         if path.exists():
-            return SigningKey.from_bytes(path.read_bytes())
+            try:
+                return SigningKey.from_bytes(path.read_bytes())
+            except ValueError as error:
+                raise _damaged(path, error) from None
         key = SigningKey.generate()
         atomic_write(path, key.to_bytes(), name="key")
         return key
@@ -230,6 +234,19 @@ def _read_json(path: Path, default: Any) -> Any:
         return json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return default
+
+
+def _read_own(path: Path, default: Any) -> Any:
+    """As `_read_json`, but for files whose loss must not go unnoticed."""
+    try:
+        return json.loads(path.read_text("utf-8")) if path.exists() else default
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: ValueError) -> StorageError:
+    hint = "put it back from a backup; without one, delete it: it is made anew"
+    return StorageError("file-damaged", f"{path} cannot be read: {error}", hint=hint)
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -37,6 +37,7 @@ ERROR_IDS: dict[str, str] = {
     "replay-invalid": "a recording cannot be read",
     "package-missing": "an optional package is not installed",
     "nothing-found": "what was asked for does not exist",
+    "demo-failed": "a process of the demo ended before its time",
     "usage": "the command was called with wrong arguments",
     "unexpected": "a fault in this program",
     # link

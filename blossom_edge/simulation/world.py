@@ -1,26 +1,33 @@
 """A gateway and its devices in one process, on loopback and in virtual time: the real service, agents and codecs.
 
 Everybody steps in a fixed order until nobody has anything to do; then the clock jumps to the next due time.
-Equal arguments give equal bytes on the wire and equal versions.
+Equal arguments give equal bytes on the wire and equal versions: the keys come from the seed, so they protect nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from aggregator.recovery import KEY_FILE as GATEWAY_KEY_FILE
 from aggregator.recovery import open_truth
 from aggregator.service import Service
 from blossom_edge.client.actions import DeviceFacts
 from blossom_edge.client.agent import Agent, Learner
 from blossom_edge.client.session import Session
+from blossom_edge.client.store import KEY_FILE as DEVICE_KEY_FILE
 from blossom_edge.client.store import Store
 from blossom_edge.client.will import make_will
 from blossom_edge.core.errors import BlossomError
+from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.federation.schema import Federation
 from blossom_edge.transport.loopback import LoopbackBroker
+
+SHORTEST_S = 1e-3
+"""The clock jumps at least this far."""
 
 
 @dataclass(slots=True)
@@ -74,21 +81,42 @@ def make_agent(
     )
     session = Session(facts, federation=store.known_federation(federation_name))
     link = broker.link(device.device, will=make_will(federation_name, facts, store.key))
-    return Agent(
-        link, session, store, federation_name=federation_name, make_learner=device.make_learner, clock=clock
-    )
+    return Agent(link, session, store, federation_name=federation_name, make_learner=device.make_learner, clock=clock)
+
+
+def plant_key(path: Path, seed: int, name: str) -> None:
+    """Put the key that `seed` gives to `name` into `path`, unless one is there."""
+    if not path.exists():
+        make_folder(path.parent)
+        secret = hashlib.sha256(f"key of a simulation\n{seed}\n{name}".encode()).digest()
+        atomic_write(path, secret, name="key")
 
 
 class World:
-    """One simulated federation; `folder` takes what gateway and devices keep on disk."""
+    """One simulated federation; `folder` takes what gateway and devices keep on disk, `seed` gives their keys."""
 
-    def __init__(self, federation: Federation, devices: Sequence[SimulatedDevice], folder: Path) -> None:
+    def __init__(
+        self, federation: Federation, devices: Sequence[SimulatedDevice], folder: Path, *, seed: int = 0
+    ) -> None:
         self.clock = VirtualClock()
         self.broker = LoopbackBroker()
         self.federation = federation
+        self.folder = folder
+        self.agents: list[Agent] = []
+        self._seed = seed
+        plant_key(folder / "gateway" / GATEWAY_KEY_FILE, seed, "gateway")
         self.truth = open_truth(folder / "gateway", federation)
         self.service = Service(self.truth, self.broker.link("gateway"), clock=self.clock)
-        self.agents = [make_agent(d, federation.name, self.broker, folder / "edge", self.clock) for d in devices]
+        for device in devices:
+            self.join(device)
+
+    def join(self, device: SimulatedDevice) -> Agent:
+        """One device more, from now on; one that was here before finds what it left on its disk."""
+        edge = self.folder / "edge"
+        plant_key(edge / "devices" / device.device / DEVICE_KEY_FILE, self._seed, device.device)
+        agent = make_agent(device, self.federation.name, self.broker, edge, self.clock)
+        self.agents.append(agent)
+        return agent
 
     def run(self, *, until: Callable[[World], bool] | None = None, longest_s: float = 1e7) -> None:
         """Run until `until` says so, else until every device has stopped.
@@ -116,12 +144,16 @@ class World:
         if agent.stopped is not None and agent.stopped.error is not None:
             raise agent.stopped.error
 
-    def _wait(self) -> None:
+    def next_due(self) -> float | None:
+        """When somebody will have something to do; None when only a message could change anything."""
         parties: list[Party] = [self.service, *(a for a in self.agents if a.stopped is None)]
-        due = [t for t in (party.next_due() for party in parties) if t is not None]
-        if not due:
+        return min((t for t in (party.next_due() for party in parties) if t is not None), default=None)
+
+    def _wait(self) -> None:
+        due = self.next_due()
+        if due is None:
             raise BlossomError("gateway-silent", "nothing can happen any more: everybody waits for somebody else")
-        self.clock.now = max(min(due), self.clock.now + 1e-3)
+        self.clock.now = max(due, self.clock.now + SHORTEST_S)
 
     def close(self) -> None:
         """Close all files."""

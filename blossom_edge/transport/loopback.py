@@ -22,6 +22,7 @@ from blossom_edge.transport.link import (
 )
 
 Watcher = Callable[[str, bytes], None]
+Loss = Callable[[str, str, bytes], bool]
 
 
 class LoopbackBroker:
@@ -32,6 +33,7 @@ class LoopbackBroker:
         self._links: dict[str, LoopbackLink] = {}
         self._retained: dict[str, bytes] = {}
         self._watchers: list[Watcher] = []
+        self._loses: Loss | None = None
 
     def link(self, client_id: str, *, will: WillMaker | None = None) -> LoopbackLink:
         """A connected link; its first event is `Connected(1)`.
@@ -68,6 +70,13 @@ class LoopbackBroker:
         """Call `watcher(topic, payload)` for everything that reaches the broker, wills included, before delivery."""
         self._watchers.append(watcher)
 
+    def lose(self, loses: Loss | None) -> None:
+        """From now on lose every message on its way to a client for which `loses(client_id, topic, payload)`.
+
+        None: lose nothing any more. Watchers see what is lost too.
+        """
+        self._loses = loses
+
     def deliver(self, topic: str, payload: bytes, *, retain: bool) -> None:
         """Pass one message on, as if a link had published it."""
         for watcher in self._watchers:
@@ -77,7 +86,8 @@ class LoopbackBroker:
         elif retain:
             self._retained.pop(topic, None)
         for link in self._links.values():
-            link.take(topic, payload)
+            if self._loses is None or not self._loses(link.client_id, topic, payload):
+                link.take(topic, payload)
 
     def retained(self, topic_filter: str) -> list[Message]:
         """The retained messages a new subscription gets."""

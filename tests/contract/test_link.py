@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import MqttNetwork, Network, next_event
+from networks import MqttNetwork, Network, next_event
 
 from blossom_edge.core.errors import LinkError
 from blossom_edge.transport.link import MAX_PAYLOAD_BYTES, Connected, Disconnected, Link, Message

@@ -82,7 +82,7 @@ def test_error_names_file_key_and_what_is_possible(tmp_path: Path, text: str, ex
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ({"port": 0}, "--port: Input should be greater than or equal to 1 (found 0)"),
+        ({"port": -1}, "--port: Input should be greater than or equal to 0 (found -1)"),
         ({"log_level": "loud"}, "--log-level: Input should be"),
         ({"broker": "http://me:hush@host"}, "--broker: 'host' is none of"),
     ],
