@@ -87,10 +87,13 @@ def join(
     from blossom_edge.client.store import Store
     from blossom_edge.core.names import check_name
     from blossom_edge.durable import make_folder
+    from blossom_edge.sensors.recordings import read_recording
 
     if mock and replay is not None:
         raise ConfigError("usage", "--mock and --replay exclude each other", hint="leave one of them out")
     profile = profile_of(profile_name, sets)
+    if replay is not None:
+        read_recording(replay)  # what is wrong with it is said before anybody is called
     name = check_name("the device id", device or default_id(profile.id))
     root = edge_folder(data_dir)
     place = find_place(root, gateway, federation, password=password, patience_s=patience_s)

@@ -4,36 +4,57 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from blossom_edge.cli.options import data_dir_option, edge_folder
+from blossom_edge.cli.status import id_option, read_status
 from blossom_edge.console.output import Output
 from blossom_edge.console.program import command
-from blossom_edge.core.errors import ConfigError
+from blossom_edge.core.errors import BlossomError, ConfigError
 
 if TYPE_CHECKING:
     from blossom_edge.client.privacy import Privacy
     from blossom_edge.federation.schema import Federation
 
 
-@command("privacy", has_json=True, example="blossom-edge privacy --profile jetson-imu --federation har")
-@click.option("--profile", "name", metavar="NAME", required=True, help="Profile of the device, or a path.")
+@command(
+    "privacy",
+    has_json=True,
+    example="blossom-edge privacy\nblossom-edge privacy --profile jetson-imu --federation har",
+)
+@click.option("--profile", "name", metavar="NAME", help="Profile or a path [default: the device that joined last].")
 @click.option("--federation", "federation_name", metavar="NAME", help="Preset or file [default: the last joined].")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Serve this task only.")
+@id_option
 @data_dir_option
-def privacy(out: Output, name: str, federation_name: str | None, tasks: tuple[str, ...], data_dir: Path | None) -> None:
-    """Show everything that leaves a device of this profile in this federation, who can see it, and what stays."""
+def privacy(
+    out: Output,
+    name: str | None,
+    federation_name: str | None,
+    tasks: tuple[str, ...],
+    device: str | None,
+    data_dir: Path | None,
+) -> None:
+    """Show everything that leaves a device in this federation, who can see it, and what stays."""
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.client.fit import check_fit
     from blossom_edge.client.privacy import privacy_of
 
-    profile = profile_of(name)
-    federation = _federation(federation_name, edge_folder(data_dir))
-    found = privacy_of(federation, check_fit(profile, federation), tasks)
+    folder = edge_folder(data_dir)
+    if name is None:
+        joined = _joined(folder, device)
+        federation = _federation(federation_name, folder, joined["device"])
+        profile_id, modalities = joined["profile"], tuple(joined["modalities"])
+        tasks = tasks or tuple(joined.get("tasks", ()))
+    else:
+        profile = profile_of(name)
+        federation = _federation(federation_name, folder, device or "*")
+        profile_id, modalities = profile.id, check_fit(profile, federation)
+    found = privacy_of(federation, modalities, tasks)
     leaves = [asdict(leaving) for leaving in found.leaves]
-    out.json({"federation": federation.name, "profile": profile.id, "leaves": leaves, "stays": list(found.stays)})
+    out.json({"federation": federation.name, "profile": profile_id, "leaves": leaves, "stays": list(found.stays)})
     print_privacy(out, found)
 
 
@@ -47,13 +68,23 @@ def print_privacy(out: Output, found: Privacy) -> None:
         out.line(f"  {text}")
 
 
-def _federation(name: str | None, folder: Path) -> Federation:
+def _joined(folder: Path, device: str | None) -> dict[str, Any]:
+    """What the device that joined from this folder wrote of itself."""
+    try:
+        return read_status(folder, device)
+    except BlossomError as error:
+        raise ConfigError(
+            "usage", str(error), hint="name a profile with --profile, e.g. jetson-imu, or the folder with --data-dir"
+        ) from error
+
+
+def _federation(name: str | None, folder: Path, device: str) -> Federation:
     from blossom_edge.federation.load import load_federation
     from blossom_edge.federation.schema import Federation
 
     if name is not None:
         return load_federation(name)
-    files = sorted(folder.glob("devices/*/*/federation.json"), key=lambda path: path.stat().st_mtime)
+    files = sorted(folder.glob(f"devices/{device}/*/federation.json"), key=lambda path: path.stat().st_mtime)
     if not files:
         raise ConfigError(
             "usage", "no federation was joined from here yet", hint="name one with --federation, e.g. har"
