@@ -72,7 +72,6 @@ GROUPS = [
 every_command = pytest.mark.parametrize(("program", "path", "command"), COMMANDS)
 
 
-@pytest.mark.xfail(strict=True, reason="remove this mark: all commands are there now")
 def test_no_command_is_registered_without_its_file() -> None:
     assert [m for program in _programs() for m in _missing(program)] == []
     assert [program.name for program in _programs()] == list(READING)
