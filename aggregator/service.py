@@ -41,7 +41,7 @@ from blossom_edge.codec.envelope import Frame, decode
 from blossom_edge.codec.tensors import check_finite, l2_norm, make_codec
 from blossom_edge.console.logs import log_event
 from blossom_edge.core.blocks import BlockKey
-from blossom_edge.core.errors import BlossomError, FrameError, RemoteError, SpecMismatch
+from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError, SpecMismatch
 from blossom_edge.core.names import DeviceId
 from blossom_edge.core.rounds import BlockUpdate
 from blossom_edge.transport import topics
@@ -76,6 +76,7 @@ class Service:
         """Payload bytes received from each device."""
         self.out = Messenger(truth, link)
         self.connected = False
+        self._was_connected = False
         self._down_because = ""
         self._link = link
         self._clock = clock
@@ -132,13 +133,16 @@ class Service:
     def _take(self, event: LinkEvent) -> None:
         now = self._clock()
         if isinstance(event, Connected):
-            self.connected, self._down_because = True, ""
+            self.connected, self._was_connected, self._down_because = True, True, ""
             self.machine.everybody_gone(now)
             self.out.announce()
         elif isinstance(event, Disconnected):
             if event.reason != self._down_because:  # not for every try of a broker that is not there
                 log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
             self.connected, self._down_because = False, event.reason
+            if event.error_id == "login-refused" and not self._was_connected:
+                hint = "give the login as --broker mqtt://USER:PASSWORD@HOST:PORT"
+                raise LinkError(event.error_id, event.reason, hint=hint)
         elif isinstance(event, Message):
             try:
                 self._take_message(event, now)

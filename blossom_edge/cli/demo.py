@@ -89,7 +89,7 @@ def _tell(out: Output, plan: DemoPlan, results: Results, page: Path) -> None:
         rows.append(("mean", "", *(means[mode] for mode in MODES)))
         rows.append(("always one label", "", *(majority for _ in MODES)))
         out.table(rows, ["device", "modalities", "alone", "full model", "private head + fusion"])
-    out.line(f"\nbytes of each device and round, and where below {plan.folder} its private blocks are")
+    out.line(f"\nbytes of each device and round; its private blocks are below {plan.folder}")
     out.table(
         [
             (

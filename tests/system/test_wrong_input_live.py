@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from live import AGGREGATOR, BOTH, EDGE, ONLY_ACCEL, Place, call, call_json, check_members
 
+from aggregator.broker import start_broker
+from aggregator.broker.mosquitto import find_mosquitto
 from blossom_edge.sensors.recordings import Recording, Stream, Track, write_recording
 
 pytest.importorskip("torch")
@@ -214,3 +217,18 @@ def test_both_modalities_are_told_when_both_differ(gateway: Place) -> None:
     assert status == 2
     assert "accel: the federation wants" in line
     assert "gyro: the federation wants" in line
+
+
+@pytest.mark.parametrize("kind", ["mosquitto", "amqtt"])
+def test_a_gateway_whose_login_another_broker_refuses_says_so_and_ends(tmp_path: Path, kind: str) -> None:
+    if kind == "mosquitto" and find_mosquitto() is None:
+        pytest.skip("mosquitto is not installed")
+    with start_broker(kind, tmp_path / "broker", port=0, device_password="right") as broker:
+        address = f"mqtt://device:wrong@{broker.address.host}:{broker.port}"
+        done = call(AGGREGATOR, "serve", "--federation=har", f"--data-dir={tmp_path / 'gw'}", f"--broker={address}")
+    assert done.returncode == 3
+    last = done.stderr.splitlines()[-1]
+    assert "refused the connection" in last
+    assert "--broker mqtt://USER:PASSWORD@HOST:PORT" in last
+    assert last.endswith("[login-refused]")
+    assert "wrong" not in done.stdout + done.stderr
