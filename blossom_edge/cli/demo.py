@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from blossom_edge.simulation.results import Results
 
 FOLDER = "demo-report"
-ROUNDS = 10
+ROUNDS = 20
 
 
 @command("demo", has_json=True, example="blossom-edge demo\nblossom-edge demo --labels-per-class all --rounds 5")
