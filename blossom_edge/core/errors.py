@@ -33,7 +33,6 @@ ERROR_IDS: dict[str, str] = {
     "federation-mismatch": "the profile and the federation do not fit",
     "federation-changed": "a data folder belongs to another federation",
     "settings-invalid": "a gateway setting or a flag is wrong",
-    "modality-unowned": "no device can ever train this modality",
     "replay-invalid": "a recording cannot be read",
     "package-missing": "an optional package is not installed",
     "nothing-found": "what was asked for does not exist",
@@ -52,7 +51,6 @@ ERROR_IDS: dict[str, str] = {
     "rejected": "the gateway refused this device",
     # hardware
     "sensor-missing": "no source of a sensor answered",
-    "sensor-failed": "a sensor stopped delivering",
     "device-unavailable": "the compute device asked for is not there",
     # storage
     "folder-in-use": "another process uses this data folder",

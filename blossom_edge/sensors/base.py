@@ -65,7 +65,7 @@ class Sensor(Protocol):
         """What has come up to `now` (monotonic seconds) and was not read before; never waits for more.
 
         Raises:
-            HardwareError: `sensor-failed`; the sensor may be opened again.
+            HardwareError: it delivers no more; it may be opened again.
         """
         ...
 

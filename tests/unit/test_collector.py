@@ -48,7 +48,7 @@ class Scripted:
     def read(self, now: float) -> Sequence[Reading]:
         part = self._script.pop(0) if self._script else []
         if part is None:
-            raise HardwareError("sensor-failed", "imu: the bus answers no more")
+            raise HardwareError("sensor-missing", "imu: the bus answers no more")
         return part
 
     def close(self) -> None:
