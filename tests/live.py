@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +130,17 @@ class Program:
         return self.wait()
 
 
+def until(condition: Callable[[], T], what: str, programs: Sequence[Program], *, timeout_s: float = WAIT_S) -> T:
+    """The first true value of `condition`; fails with the programs' last words."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(POLL_S)
+    said = "\n".join(f"--- {p.name} (running {p.running()})\n{p.out[-800:]}{p.err[-2000:]}" for p in programs)
+    raise AssertionError(f"waited {timeout_s:.0f} s for: {what}\n{said}")
+
+
 class Place:
     """One gateway and its devices below a folder of the test."""
 
@@ -202,13 +213,7 @@ class Place:
 
     def wait_for(self, condition: Callable[[], T], what: str, *, timeout_s: float = WAIT_S) -> T:
         """The first true value of `condition`; fails with the programs' last words."""
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if value := condition():
-                return value
-            time.sleep(POLL_S)
-        said = "\n".join(f"--- {p.name} (code {p._child.poll()})\n{p.out[-800:]}{p.err[-2000:]}" for p in self.programs)
-        raise AssertionError(f"waited {timeout_s:.0f} s for: {what}\n{said}")
+        return until(condition, what, self.programs, timeout_s=timeout_s)
 
     def open_phase(self) -> bool:
         return self.gateway().get("phase") == Phase.OPEN.value

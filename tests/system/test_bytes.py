@@ -12,7 +12,7 @@ from live import Place
 from tcp_proxy import TcpProxy
 
 pytest.importorskip("torch")
-pytestmark = [pytest.mark.torch, pytest.mark.broker, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.broker, pytest.mark.timeout(120)]
 
 VALUES = 150_976
 ROUNDS = 3
