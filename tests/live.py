@@ -89,6 +89,27 @@ ONLY_GYRO = ["--profile", "rpi4-gyro", "--mock", *WINDOWS[2:]]
 BOTH = ["--profile", "generic-mock", "--mock", *WINDOWS]
 
 
+ECG = """
+schema = 1
+title = "ECG only"
+
+[sensors.ecg]
+channels = [{ name = "ecg", unit = "V", range = [-0.005, 0.005] }]
+
+[[sensors.ecg.sources]]
+driver = "synthetic"
+rate_hz = 250
+
+[modalities.ecg]
+sensor = "ecg"
+channels = ["ecg"]
+rate_hz = 250
+window = 640
+hop = 320
+"""
+"""A profile of a board with no modality of the other federations here."""
+
+
 class Program:
     """A process that a test started; what it says is in files."""
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from live import ONLY_ACCEL, TINY, free_port
+from live import ECG, ONLY_ACCEL, TINY, free_port
 
 from aggregator.broker.mosquitto import find_mosquitto
 from aggregator.cli import program as aggregator
@@ -21,24 +21,6 @@ from blossom_edge.core.errors import StorageError
 from blossom_edge.durable import FolderLock
 
 JOIN = ["join", "--gateway=127.0.0.1:1", "--wait=0.5"]
-ECG = """
-schema = 1
-title = "ECG only"
-
-[sensors.ecg]
-channels = [{ name = "ecg", unit = "V", range = [-0.005, 0.005] }]
-
-[[sensors.ecg.sources]]
-driver = "synthetic"
-rate_hz = 250
-
-[modalities.ecg]
-sensor = "ecg"
-channels = ["ecg"]
-rate_hz = 250
-window = 640
-hop = 320
-"""
 
 
 @pytest.fixture

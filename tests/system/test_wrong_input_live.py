@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from live import AGGREGATOR, BOTH, EDGE, ONLY_ACCEL, Place, call, call_json, check_members
+from live import AGGREGATOR, BOTH, ECG, EDGE, ONLY_ACCEL, Place, call, call_json, check_members
 
 from aggregator.broker import start_broker
 from aggregator.broker.mosquitto import find_mosquitto
@@ -17,24 +17,6 @@ from blossom_edge.sensors.recordings import Recording, Stream, Track, write_reco
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.torch, pytest.mark.broker, pytest.mark.timeout(120)]
 
-ECG = """
-schema = 1
-title = "ECG only"
-
-[sensors.ecg]
-channels = [{ name = "ecg", unit = "V", range = [-0.005, 0.005] }]
-
-[[sensors.ecg.sources]]
-driver = "synthetic"
-rate_hz = 250
-
-[modalities.ecg]
-sensor = "ecg"
-channels = ["ecg"]
-rate_hz = 250
-window = 640
-hop = 320
-"""
 
 IN_VOLT = ", ".join(f"{{name='{name}', unit='V', range=[-4, 4]}}" for name in ("ax", "ay", "az"))
 
