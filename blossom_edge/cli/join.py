@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -66,6 +66,8 @@ class Place:
 @click.option(
     "--wait", "patience_s", type=float, default=5.0, show_default=True, help="Seconds to look for the gateway."
 )
+@click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log every event to this file.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Form of its lines [text].")
 @data_dir_option
 def join(
     out: Output,
@@ -80,15 +82,20 @@ def join(
     gateway_key: str | None,
     patience_s: float,
     data_dir: Path | None,
+    log_file: Path | None,
+    log_format: Literal["text", "json"],
     **learning: Any,
 ) -> None:
     """Take part in a federation until it is finished, or until Ctrl-C; a restart goes on where it was."""
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.client.store import Store
+    from blossom_edge.console.logs import configure_logging
     from blossom_edge.core.names import check_name
     from blossom_edge.durable import make_folder
     from blossom_edge.sensors.recordings import read_recording
 
+    level = "debug" if out.verbose else "error" if out.quiet else "warning"
+    configure_logging(level, format=log_format, file=log_file, file_level="debug" if out.verbose else "info")
     if mock and replay is not None:
         raise ConfigError("usage", "--mock and --replay exclude each other", hint="leave one of them out")
     profile = profile_of(profile_name, sets)
@@ -257,6 +264,8 @@ class _Screen:
         if blocks is None:
             return
         self._out.line(f"{facts.device} joined federation {blocks.federation.name} at {self._place.address}")
+        if agent.learner is not None and agent.learner.compute:
+            self._out.line(f"learns on {agent.learner.compute}")
         if not self._out.quiet:
             print_privacy(self._out, privacy_of(blocks.federation, facts.modalities, facts.tasks))
 

@@ -57,6 +57,8 @@ class Learner:
     """Seconds between two polls; None when windows do not come by themselves."""
     num_seen: Callable[[], int] | None = None
     """Labelled windows that ever came, for `min_new_windows`; None: as many as the trainer has."""
+    compute: str = ""
+    """What computes, for people: `cpu, 2 threads`."""
 
     def count(self) -> int:
         """Labelled windows that ever came."""
@@ -179,6 +181,7 @@ class Agent:
                 message = self._open(event)
                 self._count(event.topic, event.payload, up=False)
                 if message is not None:
+                    _log_received(message)
                     self._do(self.session.received(message, now))
             except RemoteError as error:
                 log_event(log, "message-dropped", level=logging.WARNING, topic=event.topic, reason=str(error))
@@ -237,7 +240,13 @@ class Agent:
         self._polled_at = self._clock()
         self.learner.poll(self._polled_at)
         checkpoint, held = self.store.enter(federation)
-        log_event(log, "federation-joined", federation=federation.name, digest=federation.digest[:12])
+        log_event(
+            log,
+            "federation-joined",
+            federation=federation.name,
+            digest=federation.digest[:12],
+            compute=self.learner.compute,
+        )
         return self.session.adopted(checkpoint, held, self._clock())
 
     def _work(self, work: Work) -> list[Action]:
@@ -319,3 +328,20 @@ class Agent:
             "private_sent": dict(sorted(self.private_sent.items())),
             "bytes": {str(number): [t.up, t.down] for number, t in sorted(self.traffic.items())},
         }
+
+
+def _log_received(message: messages.WireMessage) -> None:
+    if isinstance(message, messages.Receipt):
+        log_event(log, "update-kept", round=message.round, block=message.block)
+    elif isinstance(message, messages.Refusal):
+        log_event(
+            log,
+            "update-refused",
+            level=logging.WARNING,
+            round=message.round,
+            block=message.block,
+            kind=message.type,
+            reason=message.reason,
+        )
+    elif isinstance(message, messages.Commit):
+        log_event(log, "round-committed", round=message.round, running=message.running)

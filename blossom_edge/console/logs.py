@@ -36,15 +36,24 @@ _COUNTED = ("num_",), ("_samples", "_windows", "_bytes", "_fingerprint")
 
 
 def configure_logging(
-    level: str, *, format: Literal["text", "json"] = "text", file: Path | None = None, stream: TextIO | None = None
+    level: str,
+    *,
+    format: Literal["text", "json"] = "text",
+    file: Path | None = None,
+    file_level: str | None = None,
+    stream: TextIO | None = None,
 ) -> None:
     """Send the log to stderr (or `stream`), and to `file` (5 files of 2 MB) if given; replaces an earlier call.
 
-    Ours are logged from `level` on, other packages from warnings on. Raises ConfigError, StorageError.
+    Ours are logged from `level` on (in the file from `file_level` on, if given), other packages from warnings on.
+    Raises ConfigError, StorageError.
     """
-    if level not in LEVELS:
-        raise ConfigError("settings-invalid", f"log level {level!r}, expected one of {', '.join(LEVELS)}")
+    for name in (level, file_level or level):
+        if name not in LEVELS:
+            raise ConfigError("settings-invalid", f"log level {name!r}, expected one of {', '.join(LEVELS)}")
     formatter = JsonFormatter() if format == "json" else TextFormatter()
+    shown = LEVELS[level]
+    kept = shown if file is None else LEVELS[file_level or level]
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr if stream is None else stream)]
     if file is not None:
         try:
@@ -60,12 +69,13 @@ def configure_logging(
     for old in [handler for handler in root.handlers if isinstance(handler.formatter, _EventFormatter)]:
         root.removeHandler(old)
         old.close()
-    for handler in handlers:
+    for handler, lowest in zip(handlers, (shown, kept), strict=False):
         handler.setFormatter(formatter)
+        handler.setLevel(lowest)
         root.addHandler(handler)
     root.setLevel(logging.WARNING)
     for name in OUR_LOGGERS:
-        logging.getLogger(name).setLevel(LEVELS[level])
+        logging.getLogger(name).setLevel(min(shown, kept))
 
 
 def log_event(logger: logging.Logger, event: str, *, level: int = logging.INFO, **fields: object) -> None:

@@ -67,6 +67,6 @@ def make_learner(
             collector.poll(now)
 
         all_at_once = replay is not None and not speed
-        return Learner(trainer, poll, None if all_at_once else POLL_S, collector.num_seen)
+        return Learner(trainer, poll, None if all_at_once else POLL_S, collector.num_seen, trainer.compute_note)
 
     return make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -62,8 +63,13 @@ def test_three_devices_with_different_sensors_come_to_the_end_of_their_federatio
 
 def test_what_leaves_a_device_is_said_at_the_join_and_again_later(place: Place) -> None:
     place.serve("--until-finished", "--set=schedule.stop_rounds=1", "--set=rounds.min_devices=1")
-    device = place.join("g", *ONLY_GYRO)
+    log = place.folder / "g.log"
+    device = place.join("g", *ONLY_GYRO, f"--log-file={log}", "--log-format=json")
     assert device.wait() == 0
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [e["event"] for e in events if e.get("round") == 1] == ["round-trained", "update-kept", "round-committed"]
+    assert [e["block"] for e in events if e["event"] == "update-kept"] == ["encoder/gyro"]
+    assert "learns on cpu" in device.out
     said = call_json(EDGE, "privacy", "--data-dir", str(place.edge_folder), "--id", "g")
     text = str(said)
     assert "encoder/gyro" in text

@@ -296,6 +296,19 @@ def _logged(*, format: Any = "text", level: str = "info", file: Path | None = No
     return stream.getvalue()
 
 
+def test_a_file_may_take_more_than_the_terminal(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    logs.configure_logging("warning", stream=stream, file=tmp_path / "log", file_level="info")
+    logger = logging.getLogger("blossom_edge.test")
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING):
+        logs.log_event(logger, f"event-{level}", level=level)
+    assert [line.split()[2] for line in stream.getvalue().splitlines()] == ["event-30"]
+    assert [line.split()[2] for line in (tmp_path / "log").read_text().splitlines()] == ["event-20", "event-30"]
+    with pytest.raises(ConfigError, match="'loud'"):
+        logs.configure_logging("warning", file=tmp_path / "log", file_level="loud")
+    logs.configure_logging("warning", stream=stream)  # closes the file
+
+
 def test_event_is_one_line_with_round_block_and_device_first() -> None:
     line = _logged(num_samples=64, device="pi-3", block="encoder/accel", round=3, why="two words", norm=0.123456789)
     stamp, _, rest = line.partition(" ")
