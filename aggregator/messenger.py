@@ -71,6 +71,10 @@ class Messenger:
             come_back_s=0.0,
         )
         log_event(log, "device-here", device=device, profile=hello.profile, connection=hello.connection)
+        if hello.epoch == state.epoch and hello.ledger_seq > truth.ledger.seq:
+            text = f"it has seen record {hello.ledger_seq} of this ledger, which ends at {truth.ledger.seq}"
+            text += ": put back from a backup? what came after that is lost"
+            log_event(log, "ledger-behind", level=logging.WARNING, device=device, reason=text)
         self.send(device, welcome)
 
     def confirm(self, device: DeviceId, offer: messages.Offer) -> None:

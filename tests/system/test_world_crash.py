@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,4 +87,23 @@ def test_a_gateway_killed_again_and_again_ends_with_the_same_versions(
     assert num_lives > 5
     assert stage.versions() == calm(CRASH_SETS, THREE)
     assert each_update_once(stage)
+    stage.close()
+
+
+def test_a_gateway_put_back_from_an_old_copy_says_that_it_has_lost_something(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(tmp_path / "stage", tiny("rounds.min_devices=3", "schedule.stop_rounds=500"), THREE)
+    folder = stage.world.folder / "gateway"
+    stage.until_round(1)
+    shutil.copytree(folder, tmp_path / "copy")
+    stage.until_round(2)
+    stage.restart_gateway()
+    stage.run_for(1.0)
+    assert "ledger-behind" not in caplog.messages
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "copy", folder)
+    stage.restart_gateway()
+    stage.run_for(1.0)
+    assert caplog.messages.count("ledger-behind") == len(THREE)
     stage.close()
