@@ -13,13 +13,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Unit = Literal[
-    "m/s2", "rad/s", "rad", "T", "V", "A", "S", "Cel", "Pa", "%RH", "lx", "Hz", "s", "m", "m/s", "count", "/"
+    "m/s2", "rad/s", "rad", "T", "V", "A", "S", "Cel", "Pa", "%RH", "lx", "Hz", "s", "m", "m/s", "dB", "count", "/"
 ]
 UNITS: tuple[str, ...] = get_args(Unit)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
 """Names of sensors and modalities: they become parts of block names, so no dot and no underscore."""
 ChannelName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
+DriverName = Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9-]{0,30}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$")]
+"""A driver that is known by name, or `module:Class` for one of your own."""
 ProfileId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,50}$")]
 Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
 Samples = Annotated[int, Field(gt=0, le=1_000_000, strict=True)]
@@ -46,7 +48,7 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
 
-    driver: Name
+    driver: DriverName
     rate_hz: Rate
 
     @property
@@ -60,6 +62,8 @@ class ProfileSensor(_Table):
 
     channels: Annotated[tuple[ProfileChannel, ...], Field(min_length=1, max_length=64)]
     sources: Annotated[tuple[Source, ...], Field(min_length=1, max_length=16)]
+    shape: Annotated[tuple[Samples, ...], Field(max_length=3)] = ()
+    """Of one sample of one channel: () for a number, (96, 96) for an image, (40,) for a spectrum."""
 
 
 class ProfileModality(_Table):
@@ -131,7 +135,11 @@ class Profile(_Table):
 
     def to_dict(self) -> dict[str, Any]:
         """The profile as plain values, resolved: what a TOML file without `extends` would say."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"extends"}, exclude_none=True)
+        table: dict[str, Any] = self.model_dump(mode="json", by_alias=True, exclude={"extends"}, exclude_none=True)
+        for sensor in table["sensors"].values():
+            if not sensor["shape"]:  # a profile of before shapes keeps its digest
+                del sensor["shape"]
+        return table
 
     @property
     def digest(self) -> str:

@@ -55,6 +55,7 @@ class Place:
 @click.option("--mock", is_flag=True, help="Simulate the sensors of the profile.")
 @click.option("--replay", type=click.Path(path_type=Path), metavar="PATH", help="Replay one person's recordings.")
 @click.option("--speed", type=float, metavar="X", help="Pace of --mock and --replay; 0: all at once.")
+@click.option("--label", "labels", multiple=True, metavar="TASK=CLASS", help="What is going on, for real sensors.")
 @click.option("--labels-per-class", callback=label_count, metavar="N|all", help="Use so few labelled windows [all].")
 @click.option("--holdout", type=float, metavar="PART", help="Part of the windows kept for the own score [0.3].")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Serve this task only.")
@@ -76,6 +77,7 @@ def join(
     federation: str | None,
     mock: bool,
     replay: Path | None,
+    labels: tuple[str, ...],
     device: str | None,
     sets: tuple[str, ...],
     password: str | None,
@@ -92,12 +94,17 @@ def join(
     from blossom_edge.console.logs import configure_logging
     from blossom_edge.core.names import check_name
     from blossom_edge.durable import make_folder
+    from blossom_edge.sensors.labels import parse_labels
     from blossom_edge.sensors.recordings import read_recording
+    from blossom_edge.simulation.learner import Live
 
     level = "debug" if out.verbose else "error" if out.quiet else "warning"
     configure_logging(level, format=log_format, file=log_file, file_level="debug" if out.verbose else "info")
     if mock and replay is not None:
         raise ConfigError("usage", "--mock and --replay exclude each other", hint="leave one of them out")
+    if labels and (mock or replay is not None):
+        raise ConfigError("usage", "--label is for real sensors; --mock and --replay bring their own labels")
+    label_values = parse_labels(labels)
     profile = profile_of(profile_name, sets)
     if replay is not None:
         read_recording(replay)  # what is wrong with it is said before anybody is called
@@ -108,7 +115,9 @@ def join(
     with ExitStack() as stack:
         store = Store(root, name)
         stack.callback(store.close)
-        agent = _make_agent(out, profile, place, store, mock=mock, replay=replay, gateway_key=gateway_key, **learning)
+        live = None if mock or replay is not None else Live(store.folder, labels=label_values)
+        learning |= {"mock": mock, "replay": replay, "live": live}
+        agent = _make_agent(out, profile, place, store, gateway_key=gateway_key, **learning)
         stack.callback(lambda: agent.leave("join has ended"))
         stopping = stack.enter_context(_stop_signals())
         stop = agent.run(should_stop=lambda: bool(stopping))
@@ -176,8 +185,6 @@ def _make_agent(
     place: Place,
     store: Any,
     *,
-    mock: bool,
-    replay: Path | None,
     gateway_key: str | None,
     **learning: Any,
 ) -> Agent:
@@ -190,7 +197,7 @@ def _make_agent(
     from blossom_edge.transport.mqtt import MqttLink
 
     tune_malloc()
-    learner = make_learner(profile, device_id=store.device, mock=mock, replay=replay, **learning)
+    learner = make_learner(profile, device_id=store.device, **learning)
     facts = DeviceFacts(
         device=store.device,
         boot=store.boot,

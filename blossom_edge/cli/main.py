@@ -14,6 +14,7 @@ program = LazyGroup(
     targets={
         "demo": ("blossom_edge.cli.demo:demo", "Run a whole federation of six devices on this machine."),
         "join": ("blossom_edge.cli.join:join", "Take part in a federation with this device."),
+        "label": ("blossom_edge.cli.label:label", "Tell a running join what is going on, so that it can learn."),
         "status": ("blossom_edge.cli.status:status", "Show the last round of this device and what is awaited."),
         "why": ("blossom_edge.cli.status:why", "Explain what was refused or held, and the next step."),
         "privacy": ("blossom_edge.cli.privacy:privacy", "Show what leaves this device and what stays."),

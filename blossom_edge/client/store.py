@@ -81,15 +81,7 @@ class Store:
 
     def known_federation(self, name: str) -> Federation | None:
         """The federation of this name that was joined last, if its file can be read."""
-        marker = self.folder / f"{name}.last"
-        digest = _read_json(marker, "")
-        data = _read_json(self._folder_of(name, digest) / "federation.json", None) if digest else None
-        if data is None:
-            return None
-        try:
-            return Federation.from_dict(data)
-        except ConfigError:
-            return None
+        return known_federation(self.folder, name)
 
     def enter(self, federation: Federation) -> tuple[Checkpoint | None, dict[BlockKey, Held]]:
         """Use the folder of this federation; returns what an earlier run left in it.
@@ -133,7 +125,7 @@ class Store:
         _write_json(self.root / "gateway.json", {"address": address})
 
     def _folder_of(self, name: str, digest: str) -> Path:
-        return self.folder / f"{name}-{digest[:12]}"
+        return _folder_of(self.folder, name, digest)
 
     def _load_key(self) -> SigningKey:
         path = self.folder / KEY_FILE
@@ -174,6 +166,22 @@ class Store:
             if key.block in federation.spec and hashlib.sha256(data).hexdigest() == held.sha256:
                 found[key] = held
         return found
+
+
+def known_federation(folder: Path, name: str) -> Federation | None:
+    """The federation of this name that the device of this folder joined last, if its file can be read."""
+    digest = _read_json(folder / f"{name}.last", "")
+    data = _read_json(_folder_of(folder, name, digest) / "federation.json", None) if digest else None
+    if data is None:
+        return None
+    try:
+        return Federation.from_dict(data)
+    except ConfigError:
+        return None
+
+
+def _folder_of(folder: Path, name: str, digest: str) -> Path:
+    return folder / f"{name}-{digest[:12]}"
 
 
 def last_gateway(root: Path) -> str | None:

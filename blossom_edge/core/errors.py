@@ -51,6 +51,7 @@ ERROR_IDS: dict[str, str] = {
     "rejected": "the gateway refused this device",
     # hardware
     "sensor-missing": "no source of a sensor answered",
+    "sensor-failed": "a sensor was there and delivers no more",
     "device-unavailable": "the compute device asked for is not there",
     # storage
     "folder-in-use": "another process uses this data folder",

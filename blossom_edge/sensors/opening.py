@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
 from blossom_edge.core.errors import BlossomError, ConfigError, HardwareError
 from blossom_edge.federation.schema import Federation
 from blossom_edge.sensors.base import Sensor
+from blossom_edge.sensors.calibration import Calibration
+from blossom_edge.sensors.driver import SIMULATED, Host
+from blossom_edge.sensors.live import LiveSensor
 from blossom_edge.sensors.recordings import Recording, read_recording
 from blossom_edge.sensors.replay import ReplaySensor
 from blossom_edge.sensors.synthetic import SyntheticSensor, SyntheticTask
 from firmware_profiles.schema import Profile, ProfileSensor, Source
-
-LATER_DRIVERS = ("ads1115", "iio", "mpu6050")
-"""Drivers that shipped profiles name and that this version does not have yet."""
-DRIVERS = ("synthetic",)
 
 
 def open_sensors(
@@ -28,36 +27,62 @@ def open_sensors(
     seed: int = 0,
     speed: float | None = None,
     history_s: float = 120.0,
+    host: Host | None = None,
+    calibrations: Mapping[str, Calibration] | None = None,
 ) -> dict[str, Sensor]:
     """Open every sensor that the profile's modalities of this federation need, by name.
 
+    A sensor whose sources do not answer is kept, closed, as long as another one answers: it says why when it is read,
+    and may be opened later.
+
     `replay` is a person's recording, played at once unless `speed` says otherwise; `mock` simulates every sensor with
-    `seed`, `history_s` at once and then in real time, or `speed` times as fast (0: the history only).
+    `seed`, `history_s` at once and then in real time, or `speed` times as fast (0: the history only). Else the sources
+    of the profile are tried in order on `host`, by default this machine.
 
     Raises:
-        HardwareError: `sensor-missing`, with each source that was tried and why it did not answer.
+        HardwareError: `sensor-missing`: no sensor answers; with each source that was tried and why it did not answer.
         ConfigError: `replay-invalid`, or `usage` for a wrong speed.
     """
     recording = read_recording(replay) if replay is not None else None
     if recording is not None:
         _check_labels(recording, federation)
     sensors: dict[str, Sensor] = {}
+    absent: list[HardwareError] = []
     try:
-        for name, needed in _needed(profile, federation).items():
+        for name, needed in needed_channels(profile, federation).items():
             settings = profile.sensors[name]
-            sensor: Sensor
             if recording is not None:
-                sensor = ReplaySensor(recording, settings, needed=needed, speed=0.0 if speed is None else speed)
-            elif mock:
-                pace = 1.0 if speed is None else speed
-                sensor = _synthetic(
-                    settings, settings.sources[0], federation, seed=seed, speed=pace, history_s=history_s
+                pace = 0.0 if speed is None else speed
+                sensors[name] = ReplaySensor(recording, settings, needed=needed, speed=pace)
+                sensors[name].open()
+                continue
+            pace = 1.0 if speed is None else speed
+            simulated = settings.sources[0] if mock else next((s for s in settings.sources if _simulates(s)), None)
+            live = () if mock else tuple(itertools.takewhile(lambda s: not _simulates(s), settings.sources))
+            if live:
+                sensor = LiveSensor(
+                    name,
+                    settings,
+                    sources=live,
+                    needed=needed,
+                    host=host or Host.here(),
+                    calibration=(calibrations or {}).get(name),
                 )
-            else:
-                pace = 1.0 if speed is None else speed
-                sensor = _first_that_answers(name, settings, federation, seed=seed, speed=pace, history_s=history_s)
-            sensor.open()
-            sensors[name] = sensor
+                sensors[name] = sensor
+                try:
+                    sensor.open()
+                    continue
+                except HardwareError as error:
+                    if simulated is None:
+                        absent.append(error)
+                        continue
+            if simulated is not None:
+                sensors[name] = _simulate(
+                    settings, simulated, needed, federation, seed=seed, speed=pace, history_s=history_s
+                )
+                sensors[name].open()
+        if absent and len(absent) == len(sensors):
+            raise absent[0]
     except BlossomError:
         close_sensors(sensors)
         raise
@@ -73,11 +98,11 @@ def close_sensors(sensors: Mapping[str, Sensor]) -> None:
             continue
 
 
-def _needed(profile: Profile, federation: Federation) -> dict[str, tuple[str, ...]]:
-    """Per sensor the channels that modalities of this federation take, in the sensor's order."""
+def needed_channels(profile: Profile, federation: Federation | None) -> dict[str, tuple[str, ...]]:
+    """Per sensor the channels that modalities of this federation take (None: all modalities), in the sensor's order."""
     wanted: dict[str, set[str]] = {}
     for name, modality in profile.modalities.items():
-        if name in federation.modalities:
+        if federation is None or name in federation.modalities:
             wanted.setdefault(modality.sensor, set()).update(modality.channels)
     return {
         name: tuple(channel.name for channel in profile.sensors[name].channels if channel.name in channels)
@@ -96,31 +121,25 @@ def _check_labels(recording: Recording, federation: Federation) -> None:
             )
 
 
-def _first_that_answers(
-    name: str, sensor: ProfileSensor, federation: Federation, *, seed: int, speed: float, history_s: float
+def _simulates(source: Source) -> bool:
+    return source.driver in SIMULATED
+
+
+def _simulate(
+    sensor: ProfileSensor,
+    source: Source,
+    needed: tuple[str, ...],
+    federation: Federation,
+    *,
+    seed: int,
+    speed: float,
+    history_s: float,
 ) -> Sensor:
-    tried: list[str] = []
-    for source in sensor.sources:
-        if source.driver == "synthetic":
-            return _synthetic(sensor, source, federation, seed=seed, speed=speed, history_s=history_s)
-        tried.append(f"{source.driver}: {_why_not(source)}")
-    raise HardwareError(
-        "sensor-missing",
-        f"{name}: no source answered ({'; '.join(tried)})",
-        hint="use --mock or --replay",
-    )
-
-
-def _why_not(source: Source) -> str:
-    if source.driver in LATER_DRIVERS:
-        return "this driver comes in a later version"
-    near = difflib.get_close_matches(source.driver, [*DRIVERS, *LATER_DRIVERS], 1)
-    return f"there is no such driver, did you mean {near[0]!r}?" if near else "there is no such driver"
-
-
-def _synthetic(
-    sensor: ProfileSensor, source: Source, federation: Federation, *, seed: int, speed: float, history_s: float
-) -> Sensor:
+    if source.driver == "replay":
+        path = source.options.get("path")
+        if not isinstance(path, str):
+            raise ConfigError("profile-invalid", "driver replay: path is missing", hint="name a recording")
+        return ReplaySensor(read_recording(Path(path)), sensor, needed=needed, speed=speed)
     tasks = {
         name: SyntheticTask(task.type, len(task.classes), task.mean, task.spread)
         for name, task in federation.tasks.items()

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from blossom_edge.client.agent import Learner
 from blossom_edge.client.fit import check_fit
 from blossom_edge.federation.schema import Federation
+from blossom_edge.sensors.base import Sensor
+from blossom_edge.sensors.calibration import read_calibrations
 from blossom_edge.sensors.collector import Collector
+from blossom_edge.sensors.driver import Host
+from blossom_edge.sensors.labels import LabelledSensor, LabelTrack, boot_id
 from blossom_edge.sensors.opening import open_sensors
 from firmware_profiles.schema import Profile
 
 POLL_S = 0.5
 HOLDOUT = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What real sensors need beside the profile: where they are, the device's folder, and what is going on now.
+
+    folder: holds the calibration and the label that `blossom-edge label` writes. labels: those to begin with.
+    """
+
+    folder: Path
+    host: Host = field(default_factory=Host.here)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_learner(
@@ -27,10 +44,11 @@ def make_learner(
     labels_per_class: int | None = None,
     holdout: float | None = None,
     tasks: Sequence[str] = (),
+    live: Live | None = None,
 ) -> Callable[[Federation], Learner]:
     """What a device learns with, made when the federation is known.
 
-    `replay` is one person's recordings, `mock` simulates the sensors.
+    `replay` is one person's recordings, `mock` simulates the sensors; `live` is needed where neither is given.
     A recording is divided by time, its later part (`holdout`) scores; a live stream in blocks of ten windows.
 
     Raises (when called):
@@ -42,7 +60,18 @@ def make_learner(
         from blossom_edge.training.trainer import TorchTrainer
 
         check_fit(profile, federation)
-        sensors = open_sensors(profile, federation=federation, mock=mock, replay=replay, seed=seed, speed=speed)
+        sensors = open_sensors(
+            profile,
+            federation=federation,
+            mock=mock,
+            replay=replay,
+            seed=seed,
+            speed=speed,
+            host=live.host if live is not None else None,
+            calibrations=read_calibrations(live.folder) if live is not None else None,
+        )
+        if live is not None:
+            sensors = _labelled(sensors, live, federation)
         collector = Collector(
             profile,
             federation,
@@ -70,3 +99,12 @@ def make_learner(
         return Learner(trainer, poll, None if all_at_once else POLL_S, collector.num_seen, trainer.compute_note)
 
     return make
+
+
+def _labelled(sensors: Mapping[str, Sensor], live: Live, federation: Federation) -> dict[str, Sensor]:
+    boot = boot_id(live.host.root)
+    track = LabelTrack(live.folder, federation, values=live.labels, now=live.host.clock(), boot=boot)
+    return {
+        name: LabelledSensor(sensor, track) if getattr(sensor, "live", False) else sensor
+        for name, sensor in sensors.items()
+    }

@@ -16,7 +16,7 @@ from blossom_edge.console.program import Command, LazyGroup, run
 
 READING = {
     "blossom-edge": {
-        "demo", "status", "why", "privacy", "simulate", "version",
+        "demo", "label", "status", "why", "privacy", "simulate", "version",
         "profiles list", "profiles show", "profiles validate",
     },
     "blossom-aggregator": {"status", "why", "federations list", "federations show", "federations validate"},
