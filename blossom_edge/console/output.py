@@ -93,6 +93,17 @@ class Output:
         self._stderr.flush()
         self._progress_shown = True
 
+    def redraw(self, lines: Sequence[str], before: int) -> int:
+        """Print lines over the `before` lines printed last; returns how many these are, for the next call.
+
+        Where stdout is no terminal they are printed below; nothing with --json.
+        """
+        if self._stdout.isatty() and before and not self.as_json:
+            self._stdout.write(f"\x1b[{before}A\x1b[J")
+        for line in lines:
+            self.line(line)
+        return len(lines)
+
     def end_progress(self) -> None:
         """Leave the moving line as it stands and go on below it."""
         if self._progress_shown:

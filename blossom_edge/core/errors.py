@@ -52,6 +52,7 @@ ERROR_IDS: dict[str, str] = {
     # hardware
     "sensor-missing": "no source of a sensor answered",
     "sensor-failed": "a sensor was there and delivers no more",
+    "not-at-rest": "a sensor was moved while it was calibrated",
     "device-unavailable": "the compute device asked for is not there",
     # storage
     "folder-in-use": "another process uses this data folder",

@@ -17,6 +17,7 @@ from blossom_edge.console.program import Command, LazyGroup, run
 READING = {
     "blossom-edge": {
         "demo", "label", "status", "why", "privacy", "simulate", "version",
+        "sensors find", "sensors watch", "sensors calibrate",
         "profiles list", "profiles show", "profiles validate",
     },
     "blossom-aggregator": {"status", "why", "federations list", "federations show", "federations validate"},
