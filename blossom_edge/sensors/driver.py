@@ -76,7 +76,7 @@ class Options(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            known = ", ".join(sorted(cls.model_fields)) or "none"
+            known = ", ".join(sorted(field.alias or name for name, field in cls.model_fields.items())) or "none"
             found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
             raise ConfigError(
                 "profile-invalid", f"{where}: {found}", hint=f"options of this driver: {known}"
