@@ -40,8 +40,8 @@ def check_fit(profile: Profile, federation: Federation) -> tuple[str, ...]:
     two kinds of x). Modalities that the federation does not know are passed over.
 
     Raises:
-        ConfigError: `federation-mismatch`, with every difference of rate, window, channel and unit, or when nothing is
-            in common.
+        ConfigError: `federation-mismatch`, with every difference of rate, window, shape, channel and unit, or when
+            nothing is in common.
     """
     owned = owned_modalities(profile, federation)
     if not owned:
@@ -63,12 +63,18 @@ def check_fit(profile: Profile, federation: Federation) -> tuple[str, ...]:
 
 def _differences(name: str, profile: Profile, wanted: FederationModality) -> list[str]:
     mine = profile.modalities[name]
-    units = {channel.name: channel.unit for channel in profile.sensors[mine.sensor].channels}
+    sensor = profile.sensors[mine.sensor]
+    units = {channel.name: channel.unit for channel in sensor.channels}
     wants = f"{name}: the federation wants"
     found: list[str] = []
-    if shape := _shape_difference(mine, wanted):
-        window = f"{wanted.rate_hz:g} Hz windows of {wanted.window} x {len(wanted.channels)}"
-        found.append(f"{wants} {window} in {_units(wanted)}, this profile gives {shape}")
+    if window_given := _window_difference(mine, wanted):
+        window = f"{wanted.rate_hz:g} Hz windows of {wanted.window} x {_size((*wanted.shape, len(wanted.channels)))}"
+        found.append(f"{wants} {window} in {_units(wanted)}, this profile gives {window_given}")
+    if sensor.shape != wanted.shape:
+        found.append(
+            f"{wants} {_sample(wanted.shape)} in each sample of a channel, this profile gives {_sample(sensor.shape)}: "
+            f"set sensors.{mine.sensor}.shape = {list(wanted.shape)}"
+        )
     names = [channel.name for channel in wanted.channels]
     same_names = len(names) == len(mine.channels) and all(
         own.endswith(theirs) for own, theirs in zip(mine.channels, names, strict=True)
@@ -82,7 +88,7 @@ def _differences(name: str, profile: Profile, wanted: FederationModality) -> lis
     return found
 
 
-def _shape_difference(mine: ProfileModality, wanted: FederationModality) -> str:
+def _window_difference(mine: ProfileModality, wanted: FederationModality) -> str:
     """What the profile gives instead, and what to add to it; empty when rate, window and hop fit."""
     if mine.rate_hz == wanted.rate_hz:
         if (mine.window, mine.hop) == (wanted.window, wanted.hop):
@@ -98,6 +104,14 @@ def _shape_difference(mine: ProfileModality, wanted: FederationModality) -> str:
         f"windows of {mine.window} every {mine.hop} at {mine.rate_hz:g} Hz ({mine.window / mine.rate_hz:.4g} s): "
         f"set window = {window:.0f}, hop = {hop:.0f}"
     )
+
+
+def _sample(shape: tuple[int, ...]) -> str:
+    return _size(shape) + " values" if shape else "one number"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def _units(wanted: FederationModality) -> str:

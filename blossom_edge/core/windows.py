@@ -16,7 +16,7 @@ from blossom_edge.core.blocks import Array
 class WindowSet:
     """`n` windows of one device, all modalities aligned.
 
-    inputs: modality -> (n, time, channel) float32, in the federation's rate, channels and standardised units;
+    inputs: modality -> (n, time, width) float32, in the federation's rate, channels and standardised units;
         rows where the modality is absent are zeros and must be masked.
     present: modality -> (n,) bool, same keys as `inputs`.
     labels: task -> (n,); int64 class index with -1 for unlabelled (classification), float32 with NaN for

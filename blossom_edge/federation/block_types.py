@@ -5,6 +5,7 @@ The torch modules in `blossom_edge.models` are held to this table by a test, bec
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol
@@ -52,6 +53,14 @@ class MlpEncoderOptions(BlockOptions):
     dropout: Dropout = 0.1
 
 
+class Conv2dOptions(BlockOptions):
+    """`conv2d`: convolutions that halve height and width, their mean, a linear layer, the mean over the frames."""
+
+    channels: Widths = (16, 32, 64)
+    hidden: Width = 128
+    dropout: Dropout = 0.1
+
+
 class FusionOptions(BlockOptions):
     """`concat` and `attention`: the width of what the head sees."""
 
@@ -65,17 +74,31 @@ class MlpHeadOptions(BlockOptions):
     dropout: Dropout = 0.1
 
 
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What an encoder sees: windows of `window` samples, each channel with an array of `shape` (() for a number)."""
+
+    channels: int
+    window: int
+    shape: tuple[int, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """Values of one sample, the channel running fastest."""
+        return self.channels * math.prod(self.shape)
+
+
 class EncoderType(Protocol):
-    """A kind of encoder: (batch, time, channel) -> (batch, width)."""
+    """A kind of encoder: (batch, time, values of a sample) -> (batch, width)."""
 
     name: str
     options: type[BlockOptions]
 
-    def tensors(self, options: Any, *, channels: int, window: int) -> tuple[TensorSpec, ...]:
+    def tensors(self, options: Any, *, signal: Signal) -> tuple[TensorSpec, ...]:
         """The block's tensors, sorted by name.
 
         Raises:
-            ValueError: the window does not suit this encoder.
+            ValueError: the window or the shape of a sample does not suit this encoder.
         """
         ...
 
@@ -90,17 +113,17 @@ class Conv1dGru:
     name = "conv1d_gru"
     options: type[BlockOptions] = Conv1dGruOptions
 
-    def tensors(self, options: Conv1dGruOptions, *, channels: int, window: int) -> tuple[TensorSpec, ...]:
+    def tensors(self, options: Conv1dGruOptions, *, signal: Signal) -> tuple[TensorSpec, ...]:
         """The block's tensors, sorted by name."""
         if options.kernel % 2 == 0:
             raise ValueError(f"kernel: found {options.kernel}, expected an odd number")
-        if window < 1 << len(options.channels):
+        if signal.window < 1 << len(options.channels):
             raise ValueError(
                 f"channels: {len(options.channels)} layers halve the window {len(options.channels)} times, "
-                f"found a window of {window} samples, expected {1 << len(options.channels)} or more"
+                f"found a window of {signal.window} samples, expected {1 << len(options.channels)} or more"
             )
         rows: dict[str, tuple[int, ...]] = {}
-        width = channels
+        width = signal.width
         for layer, out in enumerate(options.channels):
             rows |= {f"conv.{layer}.weight": (out, width, options.kernel), f"conv.{layer}.bias": (out,)}
             width = out
@@ -124,10 +147,10 @@ class MlpEncoder:
     name = "mlp"
     options: type[BlockOptions] = MlpEncoderOptions
 
-    def tensors(self, options: MlpEncoderOptions, *, channels: int, window: int) -> tuple[TensorSpec, ...]:
+    def tensors(self, options: MlpEncoderOptions, *, signal: Signal) -> tuple[TensorSpec, ...]:
         """The block's tensors, sorted by name."""
         rows: dict[str, tuple[int, ...]] = {}
-        width = channels * window
+        width = signal.width * signal.window
         for layer, out in enumerate(options.widths):
             rows |= _linear(f"layers.{layer}", width, out)
             width = out
@@ -136,6 +159,29 @@ class MlpEncoder:
     def width(self, options: MlpEncoderOptions) -> int:
         """Width of the embedding."""
         return options.widths[-1]
+
+
+class Conv2d:
+    """For images: 3 x 3 convolutions with stride 2, the mean over height and width, a linear layer."""
+
+    name = "conv2d"
+    options: type[BlockOptions] = Conv2dOptions
+
+    def tensors(self, options: Conv2dOptions, *, signal: Signal) -> tuple[TensorSpec, ...]:
+        """The block's tensors, sorted by name."""
+        if len(signal.shape) != 2:
+            found = f"samples of shape {list(signal.shape)}" if signal.shape else "samples that are single numbers"
+            raise ValueError(f"type: found 'conv2d' for {found}, expected a shape [height, width], such as [96, 96]")
+        rows: dict[str, tuple[int, ...]] = {}
+        depth = signal.channels
+        for layer, out in enumerate(options.channels):
+            rows |= {f"conv.{layer}.weight": (out, depth, 3, 3), f"conv.{layer}.bias": (out,)}
+            depth = out
+        return _sorted(rows | _linear("linear", depth, options.hidden))
+
+    def width(self, options: Conv2dOptions) -> int:
+        """Width of the embedding."""
+        return options.hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +220,7 @@ class HeadType:
         return _sorted(_linear("layers.0", width, options.hidden) | _linear("layers.1", options.hidden, outputs))
 
 
-ENCODERS: Mapping[str, EncoderType] = {t.name: t for t in (Conv1dGru(), MlpEncoder())}
+ENCODERS: Mapping[str, EncoderType] = {t.name: t for t in (Conv1dGru(), MlpEncoder(), Conv2d())}
 FUSIONS: Mapping[str, FusionType] = {name: FusionType(name, FusionOptions) for name in ("concat", "attention")}
 HEADS: Mapping[str, HeadType] = {"mlp": HeadType("mlp", MlpHeadOptions)}
 _TYPES: Mapping[BlockKind, Mapping[str, EncoderType | FusionType | HeadType]] = {

@@ -16,6 +16,11 @@ from blossom_edge.federation.spec import encoder_id, fusion_id, head_id, model_s
 if TYPE_CHECKING:
     from blossom_edge.federation.schema import Federation, Task
 
+MAX_SAMPLE_VALUES = 1_000_000
+"""A sample of all channels has at most this many values: an RGB image of 577 x 577."""
+MAX_WINDOW_VALUES = 1 << 24
+"""A window of framed samples has at most this many (64 MiB): federations also arrive over the network."""
+
 
 def problems(federation: Federation) -> list[str]:
     """Every broken rule; the model itself is worked out only when the rest is in order."""
@@ -29,6 +34,11 @@ def _modalities(federation: Federation) -> Iterator[str]:
         key = f"modalities.{name}"
         if modality.hop > modality.window:
             yield f"{key}.hop: found {modality.hop} samples, expected at most the window ({modality.window} samples)"
+        if modality.width > MAX_SAMPLE_VALUES:
+            yield f"{key}.shape: found {modality.width} values in a sample, expected at most {MAX_SAMPLE_VALUES}"
+        elif modality.shape and modality.width * modality.window > MAX_WINDOW_VALUES:
+            size = modality.width * modality.window
+            yield f"{key}.window: found {size} values in a window, expected at most {MAX_WINDOW_VALUES}"
         names = [c.name for c in modality.channels]
         for twice in sorted({n for n in names if names.count(n) > 1}):
             yield f"{key}.channels: channel {twice!r} stands there twice"

@@ -18,6 +18,7 @@ from blossom_edge.core.blocks import BlockId, BlockKind, ModelSpec, Visibility
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.core.names import NAME_PATTERN, PLAIN_NAME_PATTERN, Modality, TaskName
 from blossom_edge.core.rounds import LocalTraining
+from blossom_edge.federation.block_types import Signal
 from blossom_edge.federation.problems import explain
 from blossom_edge.federation.rules import problems
 from blossom_edge.federation.spec import model_spec
@@ -49,12 +50,27 @@ class FederationChannel(_Part):
 
 
 class FederationModality(_Part):
-    """One kind of signal: windows of `window` samples at `rate_hz`, a new one every `hop` samples."""
+    """One kind of signal: windows of `window` samples at `rate_hz`, a new one every `hop` samples.
+
+    `shape` is that of one sample of one channel: () for a number, (96, 96) for an image, (40,) for a spectrum. A window
+    is (window, width); in a sample the channel runs fastest: an image with channels r, g, b is H, W, C in row order.
+    """
 
     channels: Annotated[tuple[FederationChannel, ...], Field(strict=False, min_length=1, max_length=256)]
     rate_hz: Annotated[float, Field(gt=0.0, le=1e6)]
     window: Annotated[int, Field(ge=1, le=1_000_000)]
     hop: Annotated[int, Field(ge=1)]
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
+
+    @property
+    def width(self) -> int:
+        """Values of one sample."""
+        return self.signal.width
+
+    @property
+    def signal(self) -> Signal:
+        """What an encoder needs to know of it."""
+        return Signal(channels=len(self.channels), window=self.window, shape=self.shape)
 
 
 class Task(_Part):
@@ -176,8 +192,15 @@ class Federation(_Part):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """All keys with their values, defaults too, ready for JSON; `from_dict` reads it back."""
-        return self.model_dump(mode="json", by_alias=True)
+        """All keys with their values, defaults too, ready for JSON; `from_dict` reads it back.
+
+        An empty `shape` is left out, so that a federation of before shapes keeps its digest.
+        """
+        table: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        for modality in table["modalities"].values():
+            if not modality["shape"]:
+                del modality["shape"]
+        return table
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "federation") -> Federation:

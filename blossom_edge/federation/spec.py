@@ -43,7 +43,7 @@ def model_spec(federation: Federation) -> ModelSpec:
     """All blocks of a checked federation, sorted by id.
 
     Raises:
-        ValueError: the options of an encoder do not suit its window, said as `key: what`.
+        ValueError: an encoder does not suit its window or the shape of its samples, said as `key: what`.
     """
     return ModelSpec(tuple(sorted((*_encoders(federation), *_tasks(federation)), key=lambda b: b.id)))
 
@@ -54,7 +54,7 @@ def _encoders(federation: Federation) -> Iterator[BlockSpec]:
         kind = ENCODERS[federation.blocks[str(block)].type]
         options = block_options(federation, block)
         try:
-            tensors = kind.tensors(options, channels=len(modality.channels), window=modality.window)
+            tensors = kind.tensors(options, signal=modality.signal)
         except ValueError as error:
             raise ValueError(f'blocks."{block}".{error}') from None
         yield _block(federation, block, kind.name, tensors, options, modality=Modality(name))

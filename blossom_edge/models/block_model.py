@@ -79,7 +79,7 @@ class BlockModel(nn.Module):
     ) -> dict[str, Tensor]:
         """The outputs of each served task (of `tasks`, if given).
 
-        inputs: modality -> (batch, time, channel) float32; present: modality -> (batch,) bool, on the same device.
+        inputs: modality -> (batch, time, width) float32; present: modality -> (batch,) bool, on the same device.
         A classification or multilabel task gives (batch, class) logits, a regression (batch, 1) in the task's unit.
         An encoder runs on the rows that have its modality, and not at all when none has.
         """
@@ -125,9 +125,7 @@ class BlockModel(nn.Module):
 def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
     """The torch module of one block; its parameters are those of `spec`, its values are torch's own."""
     if spec.id.kind is BlockKind.ENCODER:
-        modality = federation.modalities[spec.id.name]
-        options = block_options(federation, spec.id)
-        return make_encoder(options, channels=len(modality.channels), window=modality.window)
+        return make_encoder(block_options(federation, spec.id), signal=federation.modalities[spec.id.name].signal)
     task = str(spec.task)
     fusion = block_options(federation, fusion_id(task)).model_dump()
     if spec.id.kind is BlockKind.HEAD:

@@ -5,6 +5,7 @@ The thread reads on while the device trains, so that no kernel buffer overflows.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections import deque
@@ -20,6 +21,7 @@ from blossom_edge.sensors.driver import Driver, Host, Request, Samples, make_dri
 from blossom_edge.sensors.units import conversion
 from firmware_profiles.schema import ProfileSensor, Source
 
+log = logging.getLogger("blossom_edge")
 READ_S = 0.2
 """How long one read of a driver may wait."""
 KEEP_S = 600.0
@@ -169,13 +171,16 @@ class LiveSensor:
                     while self._samples and float(self._samples[0].times[-1]) < oldest:
                         self._samples.popleft()
         except BlossomError as error:
+            self._fail(error, stop)
+        except Exception as error:  # the outermost loop of a thread that runs drivers of other people
+            log.debug("driver failed", exc_info=True)
+            why = f"{self._name}: {type(error).__name__}: {error}"
+            self._fail(HardwareError("sensor-failed", why, hint="a fault in its driver?"), stop)
+
+    def _fail(self, error: BlossomError, stop: threading.Event) -> None:
+        with self._lock:
             if not stop.is_set():
-                with self._lock:
-                    self._error = error
-        except OSError as error:
-            if not stop.is_set():
-                with self._lock:
-                    self._error = HardwareError("sensor-failed", f"{self._name}: {error}")
+                self._error = error
 
     def _reading(self, samples: Samples) -> Reading:
         values = samples.values * self._factor + self._offset

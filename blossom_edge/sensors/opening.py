@@ -145,5 +145,11 @@ def _simulate(
         for name, task in federation.tasks.items()
     }
     return SyntheticSensor(
-        sensor.channels, rate_hz=source.rate_hz, tasks=tasks, seed=seed, speed=speed, history_s=history_s
+        sensor.channels,
+        rate_hz=source.rate_hz,
+        tasks=tasks,
+        seed=seed,
+        speed=speed,
+        history_s=history_s,
+        shape=sensor.shape,
     )

@@ -1,17 +1,20 @@
 """One person's recordings as a file: npz (arrays only, never pickled objects) or CSV with units in its header.
 
 An npz holds: `format` ("blossom-recording/1"); per task `labels/TASK`, its class names, or an empty array for numbers;
-per stream (channels of one rate) `streams/STREAM/channels`, `.../units`, `.../rate_hz`; and per recording of it
-`streams/STREAM/NNNN/values` (n, channel), `.../start_s`, `.../labels/TASK`: one value for all or (n,) values, class
-indices with -1 or numbers with NaN where there is none.
+per stream (channels of one rate) `streams/STREAM/channels`, `.../units`, `.../rate_hz`, and for images and spectra
+`.../shape`, that of one sample of one channel; and per recording of it `streams/STREAM/NNNN/values` (n, channel), or
+with a shape (n, product of it x channels) with the channel running fastest, `.../start_s`, `.../labels/TASK`: one value
+for all or (n,) values, class indices with -1 or numbers with NaN where there is none.
 
-A CSV is one recording: `time [s],ax [m/s2],...,label:har`; class names or nothing stand in a label column, numbers in
-one with a unit, `label:speed [m/s]`. A folder holds `person.npz`, or CSV files, taken in the order of their names.
+A CSV is one recording of single numbers: `time [s],ax [m/s2],...,label:har`; class names or nothing stand in a label
+column, numbers in one with a unit, `label:speed [m/s]`. A folder holds `person.npz`, or CSV files, taken in the order
+of their names.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,7 +36,7 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One recording of one stream: values (n, channel) float32, labels task -> (n,) int64 or float32."""
+    """One recording of one stream: values (n, width) float32, labels task -> (n,) int64 or float32."""
 
     start_s: float
     values: NDArray[np.float32]
@@ -42,12 +45,16 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Channels that were sampled together; `tracks` by number of the recording."""
+    """Channels that were sampled together; `tracks` by number of the recording.
+
+    shape: of one sample of one channel, () for a number. The width of the values is its product times the channels.
+    """
 
     channels: tuple[str, ...]
     units: tuple[str, ...]
     rate_hz: float
     tracks: Mapping[int, Track]
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,8 @@ def write_recording(path: Path, recording: Recording) -> None:
         arrays[f"{prefix}/channels"] = np.array(stream.channels)
         arrays[f"{prefix}/units"] = np.array(stream.units)
         arrays[f"{prefix}/rate_hz"] = np.array(stream.rate_hz, dtype=np.float64)
+        if stream.shape:
+            arrays[f"{prefix}/shape"] = np.array(stream.shape, dtype=np.int64)
         for number, track in stream.tracks.items():
             arrays[f"{prefix}/{number:04d}/values"] = np.ascontiguousarray(track.values, dtype=np.float32)
             arrays[f"{prefix}/{number:04d}/start_s"] = np.array(track.start_s, dtype=np.float64)
@@ -161,6 +170,7 @@ class _Archive:
         rate = float(self._number(f"{prefix}/rate_hz"))
         if not 0 < rate <= 1e6:
             raise invalid(f"{self._source}: {prefix}/rate_hz: found {rate:g}, expected samples per second")
+        shape = self._shape(f"{prefix}/shape")
         numbers = sorted(
             {key.split("/")[2] for key in self._arrays if key.startswith(f"{prefix}/") and "/values" in key}
         )
@@ -168,17 +178,35 @@ class _Archive:
         for number in numbers:
             if not number.isdecimal():
                 raise invalid(f"{self._source}: {prefix}/{number}: expected the number of a recording, such as 0000")
-            tracks[int(number)] = self._track(f"{prefix}/{number}", channels, label_names)
+            tracks[int(number)] = self._track(f"{prefix}/{number}", channels, shape, label_names)
         if not tracks:
             raise invalid(f"{self._source}: {prefix}: found no recording, expected {prefix}/0000/values")
-        return Stream(channels, units, rate, tracks)
+        return Stream(channels, units, rate, tracks, shape)
 
-    def _track(self, prefix: str, channels: tuple[str, ...], label_names: Mapping[str, tuple[str, ...]]) -> Track:
+    def _shape(self, key: str) -> tuple[int, ...]:
+        """That of one sample of one channel; a file without the key holds single numbers."""
+        if key not in self._arrays:
+            return ()
+        found = self._array(key)
+        whole = found.ndim == 1 and found.size <= 3 and found.dtype.kind in "iu"
+        if not whole or (found.size and found.min() < 1):
+            raise invalid(f"{self._source}: {key}: found {found.tolist()}, expected up to three sizes from 1 on")
+        return tuple(int(size) for size in found)
+
+    def _track(
+        self,
+        prefix: str,
+        channels: tuple[str, ...],
+        shape: tuple[int, ...],
+        label_names: Mapping[str, tuple[str, ...]],
+    ) -> Track:
         values = self._array(f"{prefix}/values")
-        if values.ndim != 2 or values.shape[1] != len(channels) or values.dtype.kind not in "fiu":
+        width = math.prod(shape) * len(channels)
+        if values.ndim != 2 or values.shape[1] != width or values.dtype.kind not in "fiu":
+            of = f" of shape {list(shape)}" if shape else ""
             raise invalid(
                 f"{self._source}: {prefix}/values: found {values.dtype} {list(values.shape)}, "
-                f"expected numbers [samples, {len(channels)}] for {', '.join(channels)}"
+                f"expected numbers [samples, {width}] for {', '.join(channels)}{of}"
             )
         check_not_all_nan(self._source, f"{prefix}/values", values, channels)
         labels: dict[str, NDArray[Any]] = {}
@@ -223,14 +251,15 @@ class _Archive:
 
 
 def check_not_all_nan(source: str, key: str, values: NDArray[Any], channels: tuple[str, ...]) -> None:
-    """Refuse a channel without a single finite value.
+    """Refuse a channel without a single finite value; values (n, width), the channel running fastest.
 
     Raises:
         ConfigError: `replay-invalid`.
     """
     if not len(values):
         return
-    dead = [name for name, column in zip(channels, values.T, strict=True) if not np.isfinite(column).any()]
+    finite = np.isfinite(values).any(axis=0).reshape(-1, len(channels)).any(axis=0)
+    dead = [name for name, alive in zip(channels, finite, strict=True) if not alive]
     if dead:
         raise invalid(f"{source}: {key}: found no finite value of {', '.join(dead)}, expected measurements")
 

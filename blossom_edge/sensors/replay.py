@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,21 +29,22 @@ class ReplaySensor:
     """Plays one sensor's channels from a person's recordings, one recording after the other, on a clock from 0.
 
     `speed` 1 is real time, 2 twice as fast, 0 everything at the first read. `needed` are the channels that the
-    profile's modalities use; only those must be there, and only those are delivered. NaN samples are passed on as gaps.
+    profile's modalities use; only those must be there, and only those are delivered, in this order within each point of
+    a framed sample. NaN samples are passed on as gaps.
 
     Raises:
-        ConfigError: `replay-invalid`: a channel is missing or has another unit.
+        ConfigError: `replay-invalid`: a channel is missing, has another unit or samples of another shape.
     """
 
     def __init__(self, recording: Recording, sensor: ProfileSensor, *, needed: Sequence[str], speed: float) -> None:
         if speed < 0:
             raise invalid(f"speed: found {speed:g}, expected 0 (at once) or more")
         self._name, stream = _find_stream(recording, needed)
-        _check_units(recording.source, stream, sensor, needed)
+        _check_stream(recording.source, stream, sensor, needed)
         self.channels = tuple(needed)
         self.units = tuple(stream.units[stream.channels.index(name)] for name in needed)
         self.rate_hz = stream.rate_hz
-        self._columns = [stream.channels.index(name) for name in needed]
+        self._columns = _columns(stream, needed)
         self._label_names = recording.label_names
         self._speed = speed
         self._parts = _timeline(recording, self._name)
@@ -108,8 +110,24 @@ def _find_stream(recording: Recording, needed: Sequence[str]) -> tuple[str, Stre
     )
 
 
-def _check_units(source: str, stream: Stream, sensor: ProfileSensor, needed: Sequence[str]) -> None:
+def _columns(stream: Stream, needed: Sequence[str]) -> slice | NDArray[np.int_]:
+    """Where the needed channels stand in a row of values."""
+    if tuple(needed) == stream.channels:
+        return slice(None)
+    places = np.array([stream.channels.index(name) for name in needed])
+    points = np.arange(math.prod(stream.shape)) * len(stream.channels)
+    columns: NDArray[np.int_] = np.add.outer(points, places).reshape(-1)
+    return columns
+
+
+def _check_stream(source: str, stream: Stream, sensor: ProfileSensor, needed: Sequence[str]) -> None:
     expected = {channel.name: channel.unit for channel in sensor.channels}
+    if stream.shape != sensor.shape:
+        raise invalid(
+            f"{source}: shape: found {list(stream.shape)} for {', '.join(needed)}, "
+            f"expected {list(sensor.shape)} as the profile says",
+            hint="replay what was recorded with this profile's sensor",
+        )
     for name in needed:
         found = stream.units[stream.channels.index(name)]
         if found != expected[name]:

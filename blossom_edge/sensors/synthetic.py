@@ -7,6 +7,7 @@ differs (pace, strength, how the sensor is mounted, noise) hangs on the device's
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,10 @@ from firmware_profiles.schema import ProfileChannel
 GRAVITY_M_S2 = 9.80665
 BLOCK = 1024
 """Samples are made in blocks of this many, so that they do not depend on when they are read."""
+FRAME_BLOCK = 16
+"""So many where a sample is an image or a spectrum."""
+_COARSE = 8
+"""A simulated image or spectrum has so many patches along each side."""
 _BOUT_S = (12.0, 20.0)
 _CLASS_HZ = (0.35, 2.4)
 
@@ -91,6 +96,7 @@ class SyntheticSensor:
 
     With `speed` 1 samples come in real time of the clock handed to `read`, with 0 only the `history_s` that comes at
     once with the first read; that history is there with every speed, so that learning can begin. Times start at 0.
+    With a `shape` each channel gives an array of it per sample: a pattern of patches per class, flickering, and noise.
 
     Raises:
         ConfigError: `usage`: a negative speed or history.
@@ -105,6 +111,7 @@ class SyntheticSensor:
         seed: int,
         speed: float = 1.0,
         history_s: float = 120.0,
+        shape: tuple[int, ...] = (),
     ) -> None:
         if speed < 0 or history_s < 0:
             raise ConfigError("usage", f"found speed {speed:g} and history {history_s:g} s, expected 0 or more")
@@ -116,6 +123,8 @@ class SyntheticSensor:
         self._speed = speed
         self._history_s = history_s
         self._schedule = Schedule(tasks, seed)
+        self._shape = shape
+        self._templates: dict[tuple[str, int], _Floats] = {}
         self._groups = [
             (unit, [i for i, u in enumerate(self.units) if u == unit]) for unit in dict.fromkeys(self.units)
         ]
@@ -146,9 +155,13 @@ class SyntheticSensor:
         if end <= self._next:
             return ()
         first, self._next = self._next, end
-        blocks = [self._block(b) for b in range(first // BLOCK, (end - 1) // BLOCK + 1)]
-        offset = first // BLOCK * BLOCK
-        values = np.concatenate(blocks)[first - offset : end - offset]
+        values = np.empty((end - first, len(self.channels) * math.prod(self._shape)))
+        length = FRAME_BLOCK if self._shape else BLOCK
+        for index in range(first // length, (end - 1) // length + 1):
+            start = index * length
+            a, b = max(first, start), min(end, start + length)
+            block = self._frames(index) if self._shape else self._block(index)
+            values[a - first : b - first] = block[a - start : b - start]
         times = np.arange(first, end) / self.rate_hz
         return (Reading(times, values, self._schedule.at(times)),)
 
@@ -160,6 +173,39 @@ class SyntheticSensor:
             noise = rng("noise", self._seed, unit, index).standard_normal((BLOCK, len(columns)))
             values[:, columns] = self._signal(unit, columns, times, labels, noise)
         return np.clip(values, self._ranges[:, 0], self._ranges[:, 1])
+
+    def _frames(self, index: int) -> _Floats:
+        """One block of framed samples, (n, width): about the middle of the range, a pattern per class, noise."""
+        times = (index * FRAME_BLOCK + np.arange(FRAME_BLOCK)) / self.rate_hz
+        labels = self._schedule.at(times)
+        pace, size = self._effort(labels, len(times))
+        points = math.prod(self._shape)
+        noise = rng("frame noise", self._seed, *self.channels, index)
+        values = 0.3 * noise.standard_normal((FRAME_BLOCK, points * len(self.channels)))
+        if all(settings.type == "regression" for settings in self._schedule.tasks.values()):
+            values += size[:, None] * self._template("", 0)
+        for task, settings in self._schedule.tasks.items():
+            for k in range(settings.num_classes):
+                weight = labels[task][:, k] if settings.type == "multilabel" else labels[task] == k
+                rows = np.flatnonzero(weight)
+                if len(rows):
+                    low, high = _CLASS_HZ
+                    hz = low * (high / low) ** float(rng("class", task, k).uniform())
+                    flicker = 1.0 + 0.3 * np.sin(2 * np.pi * hz * self._pace * pace[rows] * times[rows])
+                    values[rows] += (self._strength * size[rows] * flicker)[:, None] * self._template(task, k)
+        low_end, high_end = np.tile(self._ranges.T, points)
+        values = (low_end + high_end) / 2 + (high_end - low_end) / 8 * values
+        return np.asarray(np.clip(values, low_end, high_end))
+
+    def _template(self, task: str, k: int) -> _Floats:
+        """What a class looks like, (width,) within +-2: a level per channel, and patches."""
+        if (task, k) not in self._templates:
+            generator = rng("frame", task, k, *self.channels)
+            patches = generator.uniform(-1.0, 1.0, (*(_COARSE for _ in self._shape), len(self.channels)))
+            for axis, size in enumerate(self._shape):
+                patches = patches.take(np.arange(size) * _COARSE // size, axis=axis)
+            self._templates[task, k] = (patches + generator.uniform(-1.0, 1.0, len(self.channels))).ravel()
+        return self._templates[task, k]
 
     def _signal(
         self, unit: str, columns: list[int], times: _Floats, labels: Mapping[str, NDArray[Any]], noise: _Floats
@@ -181,7 +227,7 @@ class SyntheticSensor:
     ) -> tuple[_Floats, _Floats]:
         """Movement of about unit size and the direction of rest, (n, width) each."""
         motion, rest = np.zeros((len(times), width)), np.zeros((len(times), width))
-        pace, size = self._effort(labels)
+        pace, size = self._effort(labels, len(times))
         for task, settings in self._schedule.tasks.items():
             if settings.type == "regression":
                 continue
@@ -201,13 +247,12 @@ class SyntheticSensor:
         length = np.linalg.norm(rest, axis=1, keepdims=True)
         return motion, np.divide(rest, length, out=np.zeros_like(rest), where=length > 0)
 
-    def _effort(self, labels: Mapping[str, NDArray[Any]]) -> tuple[_Floats, _Floats]:
+    def _effort(self, labels: Mapping[str, NDArray[Any]], n: int) -> tuple[_Floats, _Floats]:
         """Pace and size of the movement, from the numbers to be estimated: faster and larger for larger values."""
         effort = np.zeros(())
         for task, settings in self._schedule.tasks.items():
             if settings.type == "regression":
                 effort = effort + (labels[task] - settings.mean) / settings.spread
-        n = len(next(iter(labels.values()))) if labels else BLOCK
         effort = np.broadcast_to(np.clip(effort, -1.5, 1.5), (n,))
         return 1.0 + 0.3 * effort, 1.0 + 0.5 * effort
 
@@ -218,7 +263,7 @@ class SyntheticSensor:
             if settings.type == "classification":
                 table = np.array([rng("heart", task, k).uniform(-0.3, 1.2) for k in range(settings.num_classes)])
                 beats_hz = beats_hz + table[labels[task]]
-        pace, _size = self._effort(labels)
+        pace, _size = self._effort(labels, len(times))
         phase = (times * beats_hz * pace * self._pace) % 1.0
         wave = np.zeros(len(times))
         for centre, width, height in ((0.18, 0.025, 0.12), (0.29, 0.008, -0.1), (0.31, 0.01, 1.0), (0.55, 0.05, 0.3)):

@@ -61,6 +61,7 @@ def test_every_key_stands_in_its_table_with_its_default(
     [
         block_types.Conv1dGruOptions,
         block_types.MlpEncoderOptions,
+        block_types.Conv2dOptions,
         block_types.FusionOptions,
         block_types.MlpHeadOptions,
     ],

@@ -39,6 +39,10 @@ BROKEN = [
     (['blocks."fusion/har.ecg".visibility=shared'], "task 'har' does not use modality 'ecg'"),
     (["blocks.body/har.type=mlp"], "blocks.\"body/har\": 'body/har' is not a block"),
     (["blocks.encoder/accel.type=mpl"], "blocks.\"encoder/accel\".type: found 'mpl' (did you mean 'mlp'?), expected"),
+    (
+        ["blocks.encoder/accel={type='conv2d'}"],
+        "blocks.\"encoder/accel\".type: found 'conv2d' for samples that are single numbers, expected a shape",
+    ),
     (["blocks.encoder/accel.type="], 'blocks."encoder/accel".type: is missing'),
     (["blocks.encoder/accel.hiden=3"], "blocks.\"encoder/accel\".hiden: unknown key (did you mean 'hidden'?)"),
     (["blocks.encoder/accel.kernel=4"], 'blocks."encoder/accel".kernel: found 4, expected an odd number'),
@@ -148,7 +152,7 @@ def test_a_set_that_is_no_key_and_value_is_refused(text: str) -> None:
 
 def test_every_preset_is_valid_and_has_a_title() -> None:
     presets = dict(list_federations())
-    assert set(presets) >= {"har", "two-tasks"}
+    assert set(presets) >= {"har", "two-tasks", "audio-image"}
     assert all(presets.values())
     for name in presets:
         assert load_federation(name).name == name

@@ -11,10 +11,12 @@ torch = pytest.importorskip("torch")
 
 from blossom_edge.core.blocks import BlockId  # noqa: E402
 from blossom_edge.core.errors import SpecMismatch  # noqa: E402
+from blossom_edge.federation.block_types import Conv2dOptions, Signal  # noqa: E402
 from blossom_edge.federation.initial import initial_block  # noqa: E402
 from blossom_edge.federation.load import load_federation  # noqa: E402
 from blossom_edge.federation.schema import Federation  # noqa: E402
 from blossom_edge.models.block_model import BlockModel, make_block  # noqa: E402
+from blossom_edge.models.encoders import make_encoder  # noqa: E402
 from blossom_edge.models.fusion import AttentionRest, ConcatRest  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -27,6 +29,8 @@ FEDERATIONS = [
     ("har", SMALL),
     ("har", ["tasks.har.type=multilabel"]),
     ("two-tasks", []),
+    ("audio-image", []),
+    ("audio-image", ["modalities.image.shape=[6, 5]", "blocks.encoder/audio={type='mlp'}"]),
 ]
 
 
@@ -85,6 +89,36 @@ def test_read_only_views_from_the_wire_can_be_loaded() -> None:
     wire = np.frombuffer(np.ones(256, np.float32).tobytes(), np.float32)
     model.load({BlockId.parse("fusion/har"): {"bias": wire}})
     assert (model.values(BlockId.parse("fusion/har"))["bias"] == 1.0).all()
+
+
+def test_conv2d_sees_each_frame_as_height_width_channel_and_gives_the_mean_over_the_frames() -> None:
+    options = Conv2dOptions(channels=(2,), hidden=2, dropout=0.0)
+    encoder: Any = make_encoder(options, signal=Signal(channels=2, window=2, shape=(3, 4)))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.zero_()
+        for channel in (0, 1):  # each point is passed on as it is
+            encoder.conv[0].weight[channel, channel, 1, 1] = 1.0
+            encoder.linear.weight[channel, channel] = 1.0
+    frames = torch.arange(2 * 3 * 4 * 2, dtype=torch.float32)  # value = 24 frame + 8 row + 2 column + channel
+    frames[1::2] *= -1.0
+    # stride 2 keeps rows 0 and 2, columns 0 and 2: 0, 4, 16, 20 (mean 10) and 24 more in the second frame (mean 34);
+    # the second channel is negative, so ReLU leaves nothing of it
+    assert encoder(frames.reshape(1, 2, 24)).tolist() == [[22.0, 0.0]]
+
+
+def test_the_encoders_of_sound_and_pictures_give_a_gradient_to_each_of_their_values() -> None:
+    federation = load_federation("audio-image", sets=["modalities.image.shape=[16, 12]"])
+    model = model_of(federation).train()
+    inputs = {"audio": torch.randn(3, 98, 40), "image": torch.randn(3, 1, 16 * 12 * 3)}
+    present = {"audio": mask(1, 1, 0), "image": mask(0, 1, 1)}
+    outputs = model(inputs, present)["digit"]
+    assert outputs.shape == (3, 10)
+    outputs.square().sum().backward()
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+    for name in ("audio", "image"):
+        encoder: Any = model.module(BlockId.parse(f"encoder/{name}"))
+        assert all(float(p.grad.abs().max()) > 0 for p in encoder.parameters())
 
 
 def test_concat_is_the_bias_plus_the_mean_over_present_modalities() -> None:
