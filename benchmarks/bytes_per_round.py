@@ -12,7 +12,7 @@ head down and up for training, and the whole model down once more for evaluation
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ class Shift:
         round_number: int,
         frozen: frozenset[BlockId],
         optimizer: Mapping[str, Array],
+        keep_going: Callable[[], bool] | None = None,
     ) -> TrainResult:
         moved = {b: {n: v + np.float32(1e-3) for n, v in tensors.items()} for b, tensors in blocks.items()}
         return TrainResult(dict(moved), dict.fromkeys(blocks, 100), 7, {})

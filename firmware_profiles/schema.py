@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, get_args
 
@@ -26,6 +27,16 @@ ProfileId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,50}$")]
 Rate = Annotated[float, Field(gt=0, le=1_000_000, strict=True)]
 Samples = Annotated[int, Field(gt=0, le=1_000_000, strict=True)]
 Real = Annotated[float, Field(strict=True)]
+
+MAX_SAMPLE_VALUES = 1_000_000
+"""A sample of all channels of a framed sensor has at most this many values."""
+
+Tier = Literal["proved", "datasheet"]
+TIERS: dict[str, str] = {
+    "proved": "tested without its board: fake hardware, recorded traces, in CI",
+    "datasheet": "never run on a board; written from data sheets and drivers",
+}
+"""How far a shipped profile is tested, in words. Profiles of one's own have no tier."""
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a table of tables."""
@@ -104,6 +115,8 @@ class Limits(_Table):
     max_temp_c: Annotated[float, Field(gt=0, le=120, strict=True)] | None = None
     train_nice: Annotated[int, Field(ge=0, le=19, strict=True)] | None = None
     upload_kbps: Annotated[int, Field(gt=0, strict=True)] | None = None
+    min_battery_percent: Annotated[int, Field(ge=0, le=100, strict=True)] | None = None
+    """Below it, and without mains, nothing is trained; unset: 20."""
 
 
 class Transport(_Table):
@@ -119,6 +132,8 @@ class Profile(_Table):
     id: ProfileId
     title: Annotated[str, Field(min_length=1, max_length=200)]
     extends: str | None = None
+    tier: Tier | None = None
+    """Of a shipped profile only, and its own: a child does not inherit it."""
     hardware: Hardware = Hardware()
     compute: Compute = Compute()
     limits: Limits = Limits()
@@ -143,8 +158,9 @@ class Profile(_Table):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all values: two boards with the same digest are of one type."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        """SHA-256 of all values but the tier: two boards with the same digest are of one type."""
+        values = {key: value for key, value in self.to_dict().items() if key != "tier"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def contradictions(profile: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
@@ -154,7 +170,14 @@ def contradictions(profile: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """
     sensors, modalities = _table(profile, "sensors"), _table(profile, "modalities")
     for name, sensor in sensors.items():
-        channels = _rows(sensor, "channels")
+        channels, shape = _rows(sensor, "channels"), _items(sensor, "shape")
+        if shape and all(isinstance(size, int) for size in shape):
+            width = math.prod(shape) * len(channels)
+            if width > MAX_SAMPLE_VALUES:
+                yield (
+                    ("sensors", name, "shape"),
+                    f"found {width} values in a sample, expected at most {MAX_SAMPLE_VALUES}",
+                )
         names = [c.get("name") for c in channels]
         for index, channel in enumerate(channels):
             if channel.get("name") is not None and channel["name"] in names[:index]:
@@ -195,6 +218,12 @@ def _modality_contradictions(
             )
         elif channel in wanted[:index]:
             yield (*path, "channels", index), f"channel {channel!r} stands here twice"
+    if _items(sensors[sensor], "shape") and wanted != have and all(c in have for c in wanted):
+        yield (
+            (*path, "channels"),
+            f"found {', '.join(map(str, wanted))}, expected all channels of sensor {sensor!r} in its order, "
+            f"because its samples have a shape: {', '.join(map(str, have))}",
+        )
     rate, steps = modality.get("rate_hz"), _items(modality, "preprocess")
     for source in _rows(sensors[sensor], "sources"):
         given = source.get("rate_hz")

@@ -190,8 +190,10 @@ def _make_agent(
 ) -> Agent:
     from blossom_edge.client.actions import DeviceFacts
     from blossom_edge.client.agent import Agent
+    from blossom_edge.client.governor import Governor
     from blossom_edge.client.session import Session
     from blossom_edge.client.will import make_will
+    from blossom_edge.sensors.driver import Host
     from blossom_edge.simulation.learner import make_learner
     from blossom_edge.transport.malloc import tune_malloc
     from blossom_edge.transport.mqtt import MqttLink
@@ -225,6 +227,8 @@ def _make_agent(
         clock=time.monotonic,
         gateway_key=gateway_key,
         observe=_Screen(out, place),
+        governor=Governor.of_board(Host.here().root, profile.limits, clock=time.monotonic),
+        upload_kbps=profile.limits.upload_kbps,
     )
 
 

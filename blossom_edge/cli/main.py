@@ -19,6 +19,7 @@ program = LazyGroup(
         "why": ("blossom_edge.cli.status:why", "Explain what was refused or held, and the next step."),
         "privacy": ("blossom_edge.cli.privacy:privacy", "Show what leaves this device and what stays."),
         "simulate": ("blossom_edge.cli.simulate:simulate", "Run many devices in this process on a virtual clock."),
+        "doctor": ("blossom_edge.cli.doctor:doctor", "Prove that this board can do what its profile says."),
         "sensors": ("blossom_edge.cli.sensors:sensors", "Find, watch and calibrate the sensors of this board."),
         "profiles": ("blossom_edge.cli.profiles:profiles", "List, show and validate profiles of boards."),
         "data": ("blossom_edge.cli.data:data", "Write sample recordings for --replay."),

@@ -155,11 +155,12 @@ def calibrate(
     data_dir: Path | None,
 ) -> None:
     """Measure a sensor at rest: gyro bias, and how it is turned in the device. Kept for this board alone."""
-    from blossom_edge.board.clock import utc_stamp
+    from blossom_edge.board.clock import UtcClock
     from blossom_edge.cli.join import default_id
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.sensors import rest
     from blossom_edge.sensors.calibration import Calibration, keep_calibration
+    from blossom_edge.sensors.driver import Host
 
     if then_up is not None and up is None:
         raise ConfigError("usage", "--then-up needs --up", hint="name the axis that points up first")
@@ -185,7 +186,7 @@ def calibrate(
             mount = rest.mount_from_two(first.up, second.up, wanted=(wanted[0], wanted[1]))
         else:
             mount = rest.mount_from_one(first.up, wanted[0])
-    made = Calibration(first.bias, mount, utc_stamp())
+    made = Calibration(first.bias, mount, UtcClock(Host.here().root).utc_stamp())
     folder = edge_folder(data_dir) / "devices" / (device or default_id(profile.id))
     keep_calibration(folder, name, made)
     out.json({"sensor": name, "bias": first.bias, "mount": mount, "made_utc": made.made_utc, "folder": str(folder)})

@@ -40,6 +40,8 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
     total_up = sum(up for up, _ in found["bytes"].values())
     total_down = sum(down for _, down in found["bytes"].values())
     out.line(f"\nsent {format_bytes(total_up)}, received {format_bytes(total_down)} since the start")
+    energy = found.get("energy_j")
+    out.line(f"energy of the last training: {'not measured' if energy is None else f'{energy:.1f} J'}")
 
 
 @command("why", has_json=True, example="blossom-edge why")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from blossom_edge.client.actions import (
@@ -23,6 +23,9 @@ from blossom_edge.client.actions import (
     Subscribe,
     Work,
 )
+from blossom_edge.client.agent_status import agent_status
+from blossom_edge.client.governor import FULL, Decision, Governor
+from blossom_edge.client.pacing import UploadPace
 from blossom_edge.client.session import Session
 from blossom_edge.client.store import Store
 from blossom_edge.codec import messages
@@ -38,8 +41,6 @@ from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent
 log = logging.getLogger("blossom_edge")
 _DOWN = {message.NAME: message for message in messages.DOWN}
 _CAST = {message.NAME: message for message in messages.CAST}
-SHOWN_ROUNDS = 100
-"""How many rounds of scores stand in the status."""
 PACKET_OVERHEAD_BYTES = 9
 """Of an MQTT 5 publish beside topic and payload: header (4), topic length (2), packet id (2), no properties (1)."""
 
@@ -76,7 +77,8 @@ class Traffic:
 class Agent:
     """One device in one federation. `make_learner` checks the federation against the profile and may refuse it.
 
-    `observe` is called after every change with the agent, for screens and status files.
+    `observe` is called after every change with the agent, for screens and status files. `governor` says what the board
+    can bear, `upload_kbps` how fast updates may go up; without them every plan is worked off whole and at once.
     """
 
     def __init__(
@@ -90,6 +92,8 @@ class Agent:
         clock: Callable[[], float],
         gateway_key: str | None = None,
         observe: Callable[[Agent], None] = lambda agent: None,
+        governor: Governor | None = None,
+        upload_kbps: int | None = None,
     ) -> None:
         self.session = session
         self.store = store
@@ -108,6 +112,9 @@ class Agent:
         self._clock = clock
         self._gateway_key = gateway_key
         self._observe = observe
+        self._governor = governor
+        self._resume_at: float | None = None
+        self._pace = UploadPace(upload_kbps) if upload_kbps is not None else None
         self._trusted: str | None = None
         self._connection = 0
         self._polled_at = float("-inf")
@@ -120,7 +127,7 @@ class Agent:
     # ---- the loop
 
     def step(self, timeout_s: float) -> bool:
-        """Take at most one event and do what time demands; whether there was an event."""
+        """Take at most one event and do what time demands; whether there was an event or work that had waited."""
         event = self._link.receive(timeout_s)
         if event is not None:
             self._take(event)
@@ -132,13 +139,15 @@ class Agent:
         ):
             self._polled_at = now
             self.learner.poll(now)
+        waited = False
         if self.stopped is None:
             self._do(self.session.tick(now))
-        return event is not None
+            waited = self._send_paced(now) | self._resume(now)
+        return event is not None or waited
 
     def next_due(self) -> float | None:
         """When `step` has something to do without an event."""
-        times = [self.session.next_due()]
+        times = [self.session.next_due(), self._resume_at, self._pace.next_due() if self._pace is not None else None]
         if self.learner is not None and self.learner.poll_s is not None:
             times.append(self._polled_at + self.learner.poll_s)
         known = [t for t in times if t is not None]
@@ -174,6 +183,8 @@ class Agent:
         elif isinstance(event, Disconnected):
             log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
             self._do(self.session.disconnected())
+            if self._pace is not None:
+                self._pace.clear()
             if not self.ever_connected and event.error_id:
                 self._stop(LinkError(event.error_id, event.reason))
         elif isinstance(event, Message):
@@ -239,6 +250,8 @@ class Agent:
         self.learner = self._make_learner(federation)
         self._polled_at = self._clock()
         self.learner.poll(self._polled_at)
+        if self._governor is not None:
+            self._governor.step_back()
         checkpoint, held = self.store.enter(federation)
         log_event(
             log,
@@ -250,9 +263,19 @@ class Agent:
         return self.session.adopted(checkpoint, held, self._clock())
 
     def _work(self, work: Work) -> list[Action]:
-        learner, session = self._learning(), self.session
-        trainer, num_seen = learner.trainer, learner.count()
-        blocks = session.model()
+        learner, session, governor = self._learning(), self.session, self._governor
+        self._polled_at = self._clock()
+        learner.poll(self._polled_at)
+        decision, trainer = self._ask_governor(work), learner.trainer
+        if decision.action == "pause" and governor is not None:
+            self._resume_at = self._clock() + governor.recheck_s()
+            return session.paused(decision.reason)
+        if decision.action == "skip":
+            log_event(log, "round-skipped", round=work.round, reason=decision.reason)
+            return session.skipped(decision.reason, {}, trainer.present_modalities())
+        if governor is not None:
+            governor.begin()
+        num_seen, blocks = learner.count(), session.model()
         self.scores[work.round] = score = trainer.evaluate(blocks)
         present = trainer.present_modalities()
         num_windows = trainer.num_windows()
@@ -262,17 +285,61 @@ class Agent:
             return session.skipped(lacking, score, present)
         self._do(session.scored(score, present, num_windows))
         self._observe(self)
+        planned = training = session.training()
+        num_planned = planned.num_steps(num_windows)
+        if decision.action == "smaller":
+            training = replace(planned, epochs=0, steps=max(1, int(num_planned * decision.share)))
         result = trainer.train(
             blocks,
-            session.training(),
+            training,
             round_number=work.round,
             frozen=frozenset(),
             optimizer=session.checkpoint.optimizer,
+            keep_going=governor.keep_going if governor is not None else None,
         )
+        why_fewer = ""
+        if governor is not None:
+            governor.end()
+            why = governor.stopped_by or decision.reason
+            if why and result.num_steps < num_planned:
+                why_fewer = f"{result.num_steps} of {num_planned} steps: {why}"
+                log_event(log, "governor", round=work.round, action="fewer steps", reason=why_fewer)
         log_event(log, "round-trained", round=work.round, steps=result.num_steps)
-        return session.trained(blocks, result, num_seen=num_seen, now=self._clock())
+        return session.trained(blocks, result, num_seen=num_seen, now=self._clock(), why_fewer=why_fewer)
+
+    def _resume(self, now: float) -> bool:
+        if self._resume_at is None or now < self._resume_at:
+            return False
+        self._resume_at = None
+        self._do(self.session.resume(now))
+        self._observe(self)
+        return True
+
+    def _ask_governor(self, work: Work) -> Decision:
+        self._resume_at = None
+        if self._governor is None:
+            return FULL
+        deadline = self.session.story.deadline
+        decision = self._governor.ask(work.round, None if deadline is None else deadline - self._clock())
+        if decision.action != "full":
+            log_event(log, "governor", round=work.round, action=decision.action, reason=decision.reason)
+        return decision
 
     def _publish(self, message: messages.WireMessage) -> None:
+        if self._pace is not None and isinstance(message, messages.UploadChunk):
+            self._pace.put(message)
+        else:
+            self._send(message)
+
+    def _send_paced(self, now: float) -> bool:
+        if self._pace is None:
+            return False
+        chunk = self._pace.due(now, [update.sha256 for update in self.session.outbox.updates])
+        if chunk is not None:
+            self._send(chunk)
+        return chunk is not None
+
+    def _send(self, message: messages.WireMessage) -> None:
         payload = encode(message, scope=self._scope, sign=self.store.key)
         topic = topics.up(self._federation_name, self.session.facts.device, message.NAME)
         if self._link.publish(topic, payload):
@@ -300,34 +367,14 @@ class Agent:
 
     def status(self) -> dict[str, Any]:
         """What `status` and `why` show, as plain data."""
-        session, story, now = self.session, self.session.story, self._clock()
-        federation = session.federation
-        return {
-            "device": session.facts.device,
-            "profile": session.facts.profile,
-            "modalities": list(session.facts.modalities),
-            "tasks": list(session.facts.tasks),
-            "federation": federation.name if federation is not None else None,
-            "connected": session.welcomed,
-            "phase": story.phase,
-            "detail": story.detail,
-            "round": story.round,
-            "deadline_in_s": round(story.deadline - now, 1) if story.deadline is not None else None,
-            "score": {name: metric.mean for name, metric in sorted(story.score.items())},
-            "score_round": story.score_round,
-            "scores": {
-                str(number): {name: metric.mean for name, metric in sorted(score.items())}
-                for number, score in sorted(self.scores.items())[-SHOWN_ROUNDS:]
-            },
-            "sent": dict(sorted(story.sent.items())),
-            "outcomes": dict(sorted(story.outcomes.items())),
-            "waiting_for": [str(key) for key in session.downloads.missing()],
-            "unconfirmed": [str(update.key) for update in session.outbox.updates],
-            "versions": {str(key): held.version for key, held in sorted(session.downloads.held.items())},
-            "private": [str(block) for block in session.blocks.private] if session.blocks is not None else [],
-            "private_sent": dict(sorted(self.private_sent.items())),
-            "bytes": {str(number): [t.up, t.down] for number, t in sorted(self.traffic.items())},
-        }
+        return agent_status(
+            self.session,
+            self._clock(),
+            scores=self.scores,
+            traffic={number: (t.up, t.down) for number, t in self.traffic.items()},
+            private_sent=self.private_sent,
+            energy_j=self._governor.energy_j if self._governor is not None else None,
+        )
 
 
 def _log_received(message: messages.WireMessage) -> None:

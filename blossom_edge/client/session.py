@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from blossom_edge.client.actions import (
     Action,
@@ -31,13 +32,14 @@ from blossom_edge.client.downloads import Downloads
 from blossom_edge.client.outbox import Outbox
 from blossom_edge.client.speech import (
     Phase,
+    Voice,
     key_of,
     lacking_windows,
-    make_hello,
-    make_state,
     outcome_words,
     refusal_words,
+    settled_words,
     training_of,
+    waiting_words,
 )
 from blossom_edge.client.updates import make_updates
 from blossom_edge.codec import messages
@@ -64,12 +66,9 @@ class Session:
         self.blocks: DeviceBlocks | None = None
         """What this device has in the federation; None until it is welcome."""
         self.downloads = Downloads(expected_bytes=lambda key: self._blocks().cast_size(key), seed=facts.device)
-        self.outbox = Outbox(next_sequence=self._next_sequence)
+        self._voice = Voice(facts)
+        self.outbox = Outbox(next_sequence=self._voice.next_sequence)
         self.welcomed = False
-        self._connection = 0
-        self._sequence = 0
-        self._ledger_seq = 0
-        self._epoch = 0
         self._entering: messages.Welcome | None = None
         self._plan: messages.Plan | None = None
         self._plan_until = 0.0
@@ -81,7 +80,7 @@ class Session:
 
     def connected(self, connection: int, now: float) -> list[Action]:
         """The link is up (again)."""
-        self._connection, self.welcomed, self._hello_pause = connection, False, HELLO_S
+        self._voice.connection, self.welcomed, self._hello_pause = connection, False, HELLO_S
         self.outbox.reconnected()
         return self._say_hello(now)
 
@@ -97,8 +96,8 @@ class Session:
         if self._hello_at is not None and now >= self._hello_at and not self.welcomed:
             actions += self._say_hello(now)
         if self.welcomed:
-            actions += [Publish(ask) for ask in self.downloads.asks(now, self._epoch)]
-            actions += [Publish(message) for message in self.outbox.due(now, self._epoch)]
+            actions += [Publish(ask) for ask in self.downloads.asks(now, self._voice.epoch)]
+            actions += [Publish(message) for message in self.outbox.due(now, self._voice.epoch)]
             if self._plan is not None and now >= self._plan_until:
                 self._plan = None
                 self.story.tell("waiting", "the round ended before its versions were here")
@@ -156,20 +155,18 @@ class Session:
         self.checkpoint = checkpoint or Checkpoint()
         self.downloads.held.update(held)
         self.outbox.fill(self.checkpoint.outbox, sent_before=True)
-        self._epoch = self.checkpoint.epoch
-        self._sequence = max(self._sequence, self.checkpoint.sequence)
-        self._ledger_seq = max(self._ledger_seq, self.checkpoint.ledger_seq)
+        self._voice.epoch = self.checkpoint.epoch
+        self._voice.heard(sequence=self.checkpoint.sequence, ledger_seq=self.checkpoint.ledger_seq)
         welcome, self._entering = self._entering, None
         return self._enter(welcome, now) if welcome is not None else []
 
     def _enter(self, welcome: messages.Welcome, now: float) -> list[Action]:
-        if welcome.epoch != self._epoch:
+        if welcome.epoch != self._voice.epoch:
             self.downloads.forget()
             self.outbox.fill(())
             self.checkpoint = replace(self.checkpoint, epoch=welcome.epoch, round=0, outbox=())
-        self._epoch, self.welcomed = welcome.epoch, True
-        self._sequence = max(self._sequence, welcome.sequence)
-        self._ledger_seq = max(self._ledger_seq, welcome.ledger_seq)
+        self._voice.epoch, self.welcomed = welcome.epoch, True
+        self._voice.heard(sequence=welcome.sequence, ledger_seq=welcome.ledger_seq)
         self._hello_at = None
         self.story.round = welcome.round
         self._wait(welcome.running)
@@ -181,8 +178,7 @@ class Session:
         return actions + self._go_on(now) + self.tick(now)
 
     def _wait(self, running: str) -> None:
-        detail = {"paused": "the federation is paused", "finished": "for the last versions"}.get(running)
-        self.story.tell("waiting", detail or "for the next round")
+        self.story.tell("waiting", waiting_words(running))
 
     def _reject(self, reject: messages.Reject, now: float) -> list[Action]:
         if not reject.final:
@@ -191,7 +187,7 @@ class Session:
         return [Stop("rejected", LinkError("rejected", f"the gateway says no: {reject.reason}", hint=reject.hint))]
 
     def _take_plan(self, plan: messages.Plan, now: float) -> list[Action]:
-        if not self.welcomed or plan.epoch != self._epoch:
+        if not self.welcomed or plan.epoch != self._voice.epoch:
             return []
         self.story.round, self.story.deadline = plan.round, now + plan.remaining_s
         if plan.round == self.checkpoint.round:
@@ -212,7 +208,7 @@ class Session:
         return [KeepBlock(*found), *self._go_on(now)]
 
     def _receipt(self, receipt: messages.Receipt, now: float) -> list[Action]:
-        self._ledger_seq = max(self._ledger_seq, receipt.ledger_seq)
+        self._voice.heard(ledger_seq=receipt.ledger_seq)
         update = self.outbox.settle(receipt.block, receipt.cohort, receipt.sha256)
         if update is None:
             return []
@@ -233,13 +229,15 @@ class Session:
         if len(self.outbox):
             return []
         self.story.tell("waiting", "for the others")
-        self.checkpoint = replace(self.checkpoint, outbox=(), sequence=self._sequence, ledger_seq=self._ledger_seq)
+        self.checkpoint = replace(
+            self.checkpoint, outbox=(), sequence=self._voice.sequence, ledger_seq=self._voice.ledger_seq
+        )
         return [KeepCheckpoint(self.checkpoint)]
 
     def _commit(self, commit: messages.Commit, now: float) -> list[Action]:
-        if not self.welcomed or commit.epoch != self._epoch:
+        if not self.welcomed or commit.epoch != self._voice.epoch:
             return []
-        self._ledger_seq = max(self._ledger_seq, commit.ledger_seq)
+        self._voice.heard(ledger_seq=commit.ledger_seq)
         actions: list[Action] = []
         for block in commit.blocks:
             key = key_of(block)
@@ -260,15 +258,14 @@ class Session:
         """A round is over: what is still in the outbox for it was counted (its receipt got lost), or came too late."""
         over = [update for update in self.outbox.updates if update.round <= commit.round]
         for update in over:
-            counted = any(self.facts.device in b.members for b in commit.blocks if key_of(b) == update.key)
-            word = "counted" if counted else "too late, the round had ended"
+            word = settled_words(commit, update.key, self.facts.device)
             self.story.sent[str(update.key)] = f"round {update.round}: {word}"
             self.outbox.settle(str(update.key.block), update.key.cohort, update.sha256)
         return self._settled() if over else []
 
     def _announce(self, announce: messages.Announce, now: float) -> list[Action]:
         """The gateway (re)started, or lost its link: either way it takes nobody as here who does not say so again."""
-        if self._connection == 0:
+        if self._voice.connection == 0:
             return []
         self.welcomed = False
         self.outbox.reconnected()
@@ -292,17 +289,40 @@ class Session:
         """The device sits this round out."""
         plan, self._plan = self._planned(), None
         self.story.tell("waiting", reason)
-        return [self._state("skipped", plan.round, score, present, reason)]
+        return [self._state("skipped", plan.round, score, present, reason=reason)]
+
+    def paused(self, reason: str) -> list[Action]:
+        """The device waits with its work; the gateway is told once."""
+        said_before = self.story.phase == "paused"
+        self.story.tell("paused", reason)
+        number, why = self._planned().round, f"paused: {reason}"
+        return [] if said_before else [self._state("waiting", number, {}, frozenset(), reason=why)]
+
+    def resume(self, now: float) -> list[Action]:
+        """A pause is over: the work is taken up if the round still goes on."""
+        return self._go_on(now)
 
     def scored(self, score: MetricSums, present: frozenset[str], num_windows: int) -> list[Action]:
         """The received model is evaluated; training begins."""
         plan = self._planned()
         self.story.tell("training", f"round {plan.round}")
-        return [self._state("training", plan.round, score, present, windows=num_windows)]
+        return [self._state("training", plan.round, score, present, num_windows=num_windows)]
 
-    def trained(self, base: Blocks, result: TrainResult, *, num_seen: int, now: float) -> list[Action]:
-        """Local training is done: everything is written in one step, then the updates are offered."""
+    def trained(
+        self, base: Blocks, result: TrainResult, *, num_seen: int, now: float, why_fewer: str = ""
+    ) -> list[Action]:
+        """Local training is done: everything is written in one step, then the updates are offered.
+
+        why_fewer: why it took fewer steps than the plan asks for; the gateway is told.
+        """
         blocks, plan = self._blocks(), self._planned()
+        told: list[Action] = []
+        if why_fewer:
+            told = [
+                self._state(
+                    "uploading", plan.round, self.story.score, frozenset(), reason=why_fewer, num_steps=result.num_steps
+                )
+            ]
         updates = make_updates(
             blocks.federation.spec,
             result,
@@ -315,9 +335,9 @@ class Session:
         private = {block: values for block, values in result.blocks.items() if block in blocks.private}
         self.checkpoint = Checkpoint(
             round=plan.round,
-            epoch=self._epoch,
-            sequence=self._sequence + len(updates) + 1,
-            ledger_seq=self._ledger_seq,
+            epoch=self._voice.epoch,
+            sequence=self._voice.sequence + len(updates) + 1,
+            ledger_seq=self._voice.ledger_seq,
             num_seen=num_seen,
             private={**self.checkpoint.private, **private},
             optimizer=result.optimizer,
@@ -327,8 +347,9 @@ class Session:
         self.outbox.fill(updates)
         for update in updates:
             self.story.sent[str(update.key)] = f"round {update.round}: offered, {len(update.data):,} bytes"
-        self.story.tell("uploading" if updates else "waiting", f"round {plan.round}")
-        return [KeepCheckpoint(self.checkpoint), *self.tick(now)]
+        detail = f"round {plan.round}, {why_fewer}" if why_fewer else f"round {plan.round}"
+        self.story.tell("uploading" if updates else "waiting", detail)
+        return [KeepCheckpoint(self.checkpoint), *told, *self.tick(now)]
 
     def evaluated(self, round_number: int, score: MetricSums, present: frozenset[str]) -> list[Action]:
         """The last evaluation of a finished federation."""
@@ -358,36 +379,12 @@ class Session:
         self._hello_at = now + self._hello_pause
         self._hello_pause = min(2 * self._hello_pause, LONGEST_HELLO_S)
         self.story.tell("joining", "hello is said, no answer yet")
-        hello = make_hello(
-            self.facts,
-            self.downloads.held,
-            connection=self._connection,
-            federation_digest=self.federation.digest if self.federation is not None else None,
-            epoch=self._epoch,
-            sequence=self._sequence,
-            ledger_seq=self._ledger_seq,
-        )
-        return [Publish(hello)]
+        digest = self.federation.digest if self.federation is not None else None
+        return [Publish(self._voice.hello(self.downloads.held, federation_digest=digest))]
 
-    def _state(
-        self, phase: Phase, number: int, score: MetricSums, present: frozenset[str], reason: str = "", windows: int = 0
-    ) -> Publish:
+    def _state(self, phase: Phase, number: int, score: MetricSums, present: frozenset[str], **more: Any) -> Publish:
         self.story.score, self.story.score_round = score, number
-        message = make_state(
-            phase,
-            score,
-            present,
-            epoch=self._epoch,
-            round_number=number,
-            sequence=self._next_sequence(),
-            reason=reason,
-            num_windows=windows,
-        )
-        return Publish(message)
-
-    def _next_sequence(self) -> int:
-        self._sequence += 1
-        return self._sequence
+        return Publish(self._voice.state(phase, score, present, round_number=number, **more))
 
     def _blocks(self) -> DeviceBlocks:
         if self.blocks is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from blossom_edge.client.actions import DeviceFacts, Held
@@ -35,63 +36,77 @@ def key_of(message: OfBlock) -> BlockKey:
     return BlockKey.parse(f"{message.block}@{message.cohort}" if message.cohort else message.block)
 
 
-def make_hello(
-    facts: DeviceFacts,
-    held: Mapping[BlockKey, Held],
-    *,
-    connection: int,
-    federation_digest: str | None,
-    epoch: int,
-    sequence: int,
-    ledger_seq: int,
-) -> messages.Hello:
-    """The hello of one connection."""
-    return messages.Hello(
-        boot=facts.boot,
-        connection=connection,
-        protocol_min=PROTOCOL,
-        protocol_max=PROTOCOL,
-        software=facts.software,
-        key=facts.key,
-        profile=facts.profile,
-        profile_digest=facts.profile_digest,
-        role=facts.role,
-        modalities=facts.modalities,
-        tasks=facts.tasks,
-        codecs=CODECS,
-        federation_digest=federation_digest,
-        held=tuple(
-            messages.HeldBlock(block=str(key.block), cohort=key.cohort, version=have.version, sha256=have.sha256)
-            for key, have in sorted(held.items())
-        ),
-        epoch=epoch,
-        sequence=sequence,
-        ledger_seq=ledger_seq,
-    )
+@dataclass(slots=True)
+class Voice:
+    """What a device says of itself, and what it numbers its messages with.
 
+    epoch: of the gateway it speaks to. sequence: of its last signed message. ledger_seq: the newest record it heard of.
+    """
 
-def make_state(
-    phase: Phase,
-    score: MetricSums,
-    present: frozenset[str],
-    *,
-    epoch: int,
-    round_number: int,
-    sequence: int,
-    reason: str = "",
-    num_windows: int = 0,
-) -> messages.State:
-    """What the device does in a round, and the score of the model it received."""
-    return messages.State(
-        epoch=epoch,
-        round=round_number,
-        phase=phase,
-        reason=reason[:500],
-        present=tuple(sorted(present)),
-        score={name: messages.MetricSum(total=m.total, count=m.count) for name, m in sorted(score.items())},
-        num_windows=num_windows,
-        sequence=sequence,
-    )
+    facts: DeviceFacts
+    connection: int = 0
+    sequence: int = 0
+    ledger_seq: int = 0
+    epoch: int = 0
+
+    def next_sequence(self) -> int:
+        """The number of the next signed message."""
+        self.sequence += 1
+        return self.sequence
+
+    def heard(self, *, sequence: int = 0, ledger_seq: int = 0) -> None:
+        """Somebody knows of these numbers of ours: go on behind them."""
+        self.sequence, self.ledger_seq = max(self.sequence, sequence), max(self.ledger_seq, ledger_seq)
+
+    def hello(self, held: Mapping[BlockKey, Held], *, federation_digest: str | None) -> messages.Hello:
+        """The hello of one connection."""
+        facts = self.facts
+        return messages.Hello(
+            boot=facts.boot,
+            connection=self.connection,
+            protocol_min=PROTOCOL,
+            protocol_max=PROTOCOL,
+            software=facts.software,
+            key=facts.key,
+            profile=facts.profile,
+            profile_digest=facts.profile_digest,
+            role=facts.role,
+            modalities=facts.modalities,
+            tasks=facts.tasks,
+            codecs=CODECS,
+            federation_digest=federation_digest,
+            held=tuple(
+                messages.HeldBlock(block=str(key.block), cohort=key.cohort, version=have.version, sha256=have.sha256)
+                for key, have in sorted(held.items())
+            ),
+            epoch=self.epoch,
+            sequence=self.sequence,
+            ledger_seq=self.ledger_seq,
+        )
+
+    def state(
+        self,
+        phase: Phase,
+        score: MetricSums,
+        present: frozenset[str],
+        *,
+        round_number: int,
+        reason: str = "",
+        num_windows: int = 0,
+        num_steps: int = 0,
+    ) -> messages.State:
+        """What the device does in a round, and the score of the model it received."""
+        return messages.State(
+            epoch=self.epoch,
+            round=round_number,
+            phase=phase,
+            reason=reason[:500],
+            present=tuple(sorted(present)),
+            score={name: messages.MetricSum(total=m.total, count=m.count) for name, m in sorted(score.items())},
+            num_windows=num_windows,
+            num_steps=num_steps,
+            sequence=self.next_sequence(),
+        )
 
 
 def training_of(plan: messages.Plan) -> LocalTraining:
@@ -119,6 +134,18 @@ def outcome_words(block: messages.CommittedBlock, device: str) -> str:
     others = len(block.members) - me
     who = "this device alone" if me and not others else f"{others} {'other' if others == 1 else 'others'}"
     return f"version {block.version} from {who}" + (" and this device" if me and others else "")
+
+
+def settled_words(commit: messages.Commit, key: BlockKey, device: str) -> str:
+    """What became of an update without a receipt whose round is over."""
+    counted = any(device in block.members for block in commit.blocks if key_of(block) == key)
+    return "counted" if counted else "too late, the round had ended"
+
+
+def waiting_words(running: str) -> str:
+    """What a device waits for while the federation is waiting, paused or finished."""
+    words = {"paused": "the federation is paused", "finished": "for the last versions"}
+    return words.get(running, "for the next round")
 
 
 def refusal_words(refusal: messages.Refusal) -> str:

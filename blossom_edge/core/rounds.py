@@ -27,6 +27,14 @@ class LocalTraining:
     clip_norm: float
     seed: int
 
+    def batches(self, num_windows: int) -> int:
+        """Optimiser steps of one pass over so many windows."""
+        return -(-num_windows // self.batch_size)
+
+    def num_steps(self, num_windows: int) -> int:
+        """Optimiser steps of the whole round on so many windows."""
+        return self.steps or self.epochs * self.batches(num_windows)
+
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:

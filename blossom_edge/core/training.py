@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -52,9 +52,11 @@ class Trainer(Protocol):
         round_number: int,
         frozen: frozenset[BlockId],
         optimizer: Mapping[str, Array],
+        keep_going: Callable[[], bool] | None = None,
     ) -> TrainResult:
         """Train copies of `blocks` for one round; those in `frozen` are used but not changed.
 
+        `keep_going` is asked between two steps; after a no the round ends with what was done until then.
         The result depends only on the arguments, the windows and the device's id: equal calls give equal bits.
         """
         ...

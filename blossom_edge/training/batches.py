@@ -65,10 +65,9 @@ def batch_rows(num_windows: int, training: LocalTraining, *, round_number: int, 
 
     `batch_size` is the upper limit: 21 windows with batches of 16 give 11 and 10, not 16 and 5.
     """
-    num_batches = -(-num_windows // training.batch_size)
-    steps = training.steps or training.epochs * num_batches
+    num_batches = training.batches(num_windows)
     words = np.random.Philox(key=int.from_bytes(seed_bytes(training, round_number, device_id)[:16], "little"))
-    for step in range(steps):
+    for step in range(training.num_steps(num_windows)):
         if step % num_batches == 0:
             order = np.argsort(words.random_raw(num_windows), kind="stable")
             batches = np.array_split(order, num_batches)

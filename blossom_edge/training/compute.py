@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from blossom_edge.board.processors import allowed_cpus, physical_cores
 from blossom_edge.core.errors import ConfigError, HardwareError
 
 MAX_THREADS = 4
@@ -46,24 +47,11 @@ def set_threads(threads: int | None = None) -> int:
     return count
 
 
-def default_threads() -> int:
-    """One less than the physical cores (one stays for sensors and network), within the CPUs allowed to this process."""
-    return max(1, min(_allowed_cpus(), _physical_cores() - 1, MAX_THREADS))
+def default_threads(root: Path = Path("/")) -> int:
+    """One less than the physical cores (one stays for sensors and network), at most four.
 
-
-def _allowed_cpus() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _physical_cores() -> int:
-    """Cores without their hyper-threads, from sysfs; where that is missing, the CPUs."""
-    cores: set[tuple[str, str]] = set()
-    for folder in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology"):
-        try:
-            package = (folder / "physical_package_id").read_text().strip()
-            cores.add((package, (folder / "core_id").read_text().strip()))
-        except OSError:
-            continue
-    return len(cores) or os.cpu_count() or 1
+    Never more than the processors that affinity and the quota of the control group leave to this process; `root`
+    stands before /sys and /proc.
+    """
+    cores = physical_cores(root) or os.cpu_count() or 1
+    return max(1, min(allowed_cpus(root), cores - 1, MAX_THREADS))

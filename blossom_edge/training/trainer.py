@@ -96,9 +96,11 @@ class TorchTrainer:
         round_number: int,
         frozen: frozenset[BlockId],
         optimizer: Mapping[str, Array],
+        keep_going: Callable[[], bool] | None = None,
     ) -> TrainResult:
         """Train copies of `blocks` for one round; those in `frozen` are used but not changed.
 
+        `keep_going` is asked between two steps; after a no the result is that of the steps done until then.
         The loss is the sum over the tasks of the mean over a batch's labelled windows. Shared blocks' momentum starts
         anew, that of private blocks goes on from `optimizer`. `num_samples` counts each window once, not per epoch.
         Blocks that nothing exercised are not in the result. Metrics are `TASK.train_loss` and so on, over all steps.
@@ -119,6 +121,8 @@ class TorchTrainer:
         model.train()
         with _seeded(seed_bytes(training, round_number, self._device_id), self._device):
             for rows in batch_rows(stacked.num_windows, training, round_number=round_number, device_id=self._device_id):
+                if num_steps and keep_going is not None and not keep_going():
+                    break
                 outputs, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
                 losses = [training_loss(self._federation.tasks[t], outputs[t], labels[t]) for t in outputs]
                 steps.zero_grad(set_to_none=True)

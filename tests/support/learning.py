@@ -57,6 +57,8 @@ class NoiseTrainer:
     seen: Callable[[int], int] = lambda evaluations: 10
     """Labelled windows that ever came, after so many evaluations."""
     learn: Callable[[int, BlockId, Tensors], Tensors | None] = lambda round_number, block, base: None
+    work: Callable[[LocalTraining, Callable[[], bool] | None], int] = lambda training, keep_going: 1
+    """How many steps a round takes; may let time pass and ask whether to go on."""
     trained: list[tuple[int, dict[BlockId, Tensors], dict[BlockId, Tensors]]] = field(default_factory=list)
     """Of every round: its number, the blocks as given, the blocks as trained."""
     evaluated: list[dict[BlockId, Tensors]] = field(default_factory=list)
@@ -79,6 +81,7 @@ class NoiseTrainer:
         round_number: int,
         frozen: frozenset[BlockId],
         optimizer: Mapping[str, Array],
+        keep_going: Callable[[], bool] | None = None,
     ) -> TrainResult:
         new: dict[BlockId, Tensors] = {}
         for block, base in blocks.items():
@@ -87,7 +90,8 @@ class NoiseTrainer:
             learned = self.learn(round_number, block, base)
             new[block] = learned if learned is not None else self._noisy(round_number, block, base)
         self.trained.append((round_number, dict(blocks), new))
-        return TrainResult(new, dict.fromkeys(new, self.num_samples), 1, {}, {"momentum": np.ones(3, np.float32)})
+        counts = dict.fromkeys(new, self.num_samples)
+        return TrainResult(new, counts, self.work(training, keep_going), {}, {"momentum": np.ones(3, np.float32)})
 
     def _noisy(self, round_number: int, block: BlockId, base: Tensors) -> Tensors:
         return {n: v + noise(self.device, round_number, block, v.shape, n) for n, v in base.items()}

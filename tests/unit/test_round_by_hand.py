@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -78,6 +78,7 @@ class ByHand:
         round_number: int,
         frozen: frozenset[BlockId],
         optimizer: Mapping[str, Array],
+        keep_going: Callable[[], bool] | None = None,
     ) -> TrainResult:
         local, samples = self._example.train(self._device, self._example.start())
         values = {block: dict(tensors) for block, tensors in blocks.items()}

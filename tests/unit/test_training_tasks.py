@@ -152,13 +152,13 @@ def test_cuda_that_is_not_there_is_refused_and_auto_says_what_it_took(monkeypatc
 
 
 def test_threads_are_set_and_never_less_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compute, "_allowed_cpus", lambda: 8)
-    monkeypatch.setattr(compute, "_physical_cores", lambda: 4)
+    monkeypatch.setattr(compute, "allowed_cpus", lambda root: 8)
+    monkeypatch.setattr(compute, "physical_cores", lambda root: 4)
     assert compute.default_threads() == 3
-    monkeypatch.setattr(compute, "_physical_cores", lambda: 1)
+    monkeypatch.setattr(compute, "physical_cores", lambda root: 1)
     assert compute.default_threads() == 1
-    monkeypatch.setattr(compute, "_physical_cores", lambda: 64)
-    monkeypatch.setattr(compute, "_allowed_cpus", lambda: 2)
+    monkeypatch.setattr(compute, "physical_cores", lambda root: 64)
+    monkeypatch.setattr(compute, "allowed_cpus", lambda root: 2)
     assert compute.default_threads() == 2
     assert compute.set_threads(0) == 1
     assert torch.get_num_threads() == 1

@@ -1,0 +1,1 @@
+"""What a board says of itself: identity, processors, memory, heat, power, clock. Reads only, keeps nothing."""

@@ -1,0 +1,57 @@
+"""What an agent tells of itself as plain data, for `status`, `why` and the files they read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from blossom_edge.client.session import Session
+from blossom_edge.core.metrics import MetricSums
+
+SHOWN_ROUNDS = 100
+"""How many rounds of scores stand in the status."""
+
+
+def agent_status(
+    session: Session,
+    now: float,
+    *,
+    scores: Mapping[int, MetricSums],
+    traffic: Mapping[int, tuple[int, int]],
+    private_sent: Counter[str],
+    energy_j: float | None,
+) -> dict[str, Any]:
+    """The state of a device's part in its federation. Scores and counts only, no values of any model.
+
+    traffic: bytes up and down by round. energy_j: joules of the last round's evaluation and training, None where
+    nothing measures them.
+    """
+    story, federation = session.story, session.federation
+    return {
+        "device": session.facts.device,
+        "profile": session.facts.profile,
+        "modalities": list(session.facts.modalities),
+        "tasks": list(session.facts.tasks),
+        "federation": federation.name if federation is not None else None,
+        "connected": session.welcomed,
+        "phase": story.phase,
+        "detail": story.detail,
+        "round": story.round,
+        "deadline_in_s": round(story.deadline - now, 1) if story.deadline is not None else None,
+        "score": {name: metric.mean for name, metric in sorted(story.score.items())},
+        "score_round": story.score_round,
+        "scores": {
+            str(number): {name: metric.mean for name, metric in sorted(score.items())}
+            for number, score in sorted(scores.items())[-SHOWN_ROUNDS:]
+        },
+        "sent": dict(sorted(story.sent.items())),
+        "outcomes": dict(sorted(story.outcomes.items())),
+        "waiting_for": [str(key) for key in session.downloads.missing()],
+        "unconfirmed": [str(update.key) for update in session.outbox.updates],
+        "versions": {str(key): held.version for key, held in sorted(session.downloads.held.items())},
+        "private": [str(block) for block in session.blocks.private] if session.blocks is not None else [],
+        "private_sent": dict(sorted(private_sent.items())),
+        "bytes": {str(number): list(sizes) for number, sizes in sorted(traffic.items())},
+        "energy_j": energy_j,
+    }

@@ -1,0 +1,75 @@
+"""Every profile that is called proved, on fake hardware through its real drivers: all checks of the conformance suite."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from blossom_edge.testing.boards import FakeBoard
+from blossom_edge.testing.conformance import CHECKS, run_check
+from firmware_profiles import list_profiles, load_profile
+
+HARDWARE = (
+    ("jetson-imu", ("iio",)),
+    ("jetson-imu", ("mpu6050",)),
+    ("rpi4-accel", ("iio",)),
+    ("rpi4-gyro", ("mpu6050",)),
+    ("rpi5-imu-ecg", ("iio", "adafruit")),
+    ("rpi-zero2-imu", ("iio",)),
+    ("serial-ecg", ("serial",)),
+    ("rpi4-audio", ("microphone",)),
+    ("jetson-orin-nano-av", ("camera", "microphone")),
+)
+MODULES = {"mpu6050": "smbus2", "adafruit": "adafruit_ads1x15", "serial": "serial", "camera": "cv2"}
+
+
+def media(folder: Path, profile: str) -> dict[str, Path]:
+    """A hum of 440 Hz and pictures of a moving bar, for the sensors of the profile that play them."""
+    sensors = load_profile(profile).sensors
+    made: dict[str, Path] = {}
+    if "mic" in sensors:
+        made["mic"] = folder / "hum.wav"
+        t = np.arange(5 * 16000) / 16000
+        samples = (8000 * np.sin(2 * np.pi * 440 * t) + 50 * np.sin(2 * np.pi * 3000 * t)).astype("<i2")
+        with wave.open(str(made["mic"]), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16000)
+            file.writeframes(samples.tobytes())
+    if "cam" in sensors:
+        cv2 = pytest.importorskip("cv2")
+        made["cam"] = folder / "pictures"
+        made["cam"].mkdir()
+        for i in range(20):
+            picture = np.full((480, 640, 3), 40, dtype=np.uint8)
+            picture[:, 20 * i : 20 * i + 60] = (200, 120, 60)
+            cv2.imwrite(str(made["cam"] / f"{i:03d}.png"), picture)
+    return made
+
+
+@pytest.mark.parametrize(("profile", "only"), HARDWARE, ids=[f"{p}-{'-'.join(o)}" for p, o in HARDWARE])
+def test_a_proved_profile_passes_every_check_on_fake_hardware(
+    profile: str, only: tuple[str, ...], tmp_path: Path
+) -> None:
+    for driver in only:
+        if driver in MODULES:
+            pytest.importorskip(MODULES[driver])
+    with FakeBoard(profile, tmp_path / "board", only=only, media=media(tmp_path, profile)) as board:
+        board.activity = 1
+        for sensor in board.fakes:
+            subject = board.subject(sensor, seconds=1.5)
+            verdicts = [run_check(check, subject) for check in CHECKS]
+            failed = [f"{v.check}: {v.detail}" for v in verdicts if v.status == "failed"]
+            assert failed == [], f"{profile} {sensor}"
+            played = only == ("microphone",) or sensor in ("cam", "mic")
+            assert [v.check for v in verdicts if v.status == "skipped"] == (["unplug"] if played else [])
+
+
+def test_the_table_above_is_that_of_the_profiles_called_proved() -> None:
+    proved = {entry.id for entry in list_profiles() if not entry.problem and load_profile(entry.id).tier == "proved"}
+    assert proved - {name for name, _ in HARDWARE} == {"generic-mock"}
+    assert len(proved) >= 6
+    assert {"jetson-imu", "rpi5-imu-ecg", "rpi4-audio", "jetson-orin-nano-av"} <= proved
