@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -191,7 +192,8 @@ class Driver(ABC):
 class PolledDriver(Driver):
     """A sensor that is asked for each sample. Override `sample`, and `open` and `close` where there is something to do.
 
-    Samples are taken at the source's rate on the host's clock; a late one is taken at once, those missed are left out.
+    Samples are taken at the source's rate on the host's clock. A late one is taken at once, those missed are left out,
+    and the next one comes when it would have come anyway.
     """
 
     def __init__(self, request: Request) -> None:
@@ -231,7 +233,7 @@ class PolledDriver(Driver):
                     break
                 raise failed(self.request.sensor, error) from error
             times.append(taken)
-            self._due = due + period if taken < due + period else taken + period
+            self._due = due + period * max(1, math.ceil((taken - due) / period))
         values = np.array(rows, dtype=np.float64).reshape(len(rows), self.request.width)
         return Samples(np.array(times), values)
 

@@ -102,11 +102,11 @@ class FakeBoard:
         needed = needed_channels(self.profile, None)[name]
         return LiveSensor(name, self._settings[name], needed=needed, host=self.host)
 
-    def subject(self, name: str, *, seconds: float = 1.0) -> Subject:
+    def subject(self, name: str, *, seconds: float = 1.0, **limits: float) -> Subject:
         """A sensor for the conformance suite; its plug can be pulled where the fake has one."""
         fake = self.fakes.get(name)
         unplug, replug = getattr(fake, "unplug", None), getattr(fake, "replug", None)
-        return Subject(name, self._settings[name], self.host, unplug=unplug, replug=replug, seconds=seconds)
+        return Subject(name, self._settings[name], self.host, unplug=unplug, replug=replug, seconds=seconds, **limits)
 
     def join(self, gateway: Gateway, *options: str, device: str | None = None) -> Process:
         """Start `blossom-edge join` on this board. Its I2C chips are made anew in that process."""
