@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-_OWN_KEYS = ("id", "extends", "abstract")
+_OWN_KEYS = ("id", "extends", "abstract", "tier")
 """Keys that say what a file is; a child does not inherit them."""
 
 
@@ -35,12 +35,13 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class ProfileEntry:
-    """One line of the list of profiles. `problem` is empty for a profile that can be used."""
+    """One line of the list of profiles. problem: empty for one that can be used. tier: empty for one's own."""
 
     id: str
     title: str
     path: Path
     problem: str = ""
+    tier: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,28 @@ def load_profile(name_or_path: str, *, sets: Sequence[str] = (), folders: Sequen
         ProfileError: `profile-not-found`, or `profile-invalid` with every fault found, each with file and key.
     """
     where = profile_folders() if folders is None else tuple(folders)
-    layers = [_layer_of_sets(sets), *_chain(name_or_path, where)]
+    return _resolve([_layer_of_sets(sets), *_chain(name_or_path, where)])
+
+
+def check_profile_text(text: str, *, name: str, folders: Sequence[Path] | None = None) -> Profile:
+    """What `load_profile` would give if `text` stood in `name`.toml in the first of `folders`. Writes nothing.
+
+    Raises:
+        ProfileError: `profile-invalid`.
+    """
+    where = profile_folders() if folders is None else tuple(folders)
+    file = where[0] / f"{name}.toml"
+    return _resolve([_layer_of_sets(()), *_chain_from(file, _parse(text, file), where)])
+
+
+def _resolve(layers: Sequence[_Layer]) -> Profile:
+    """The profile of `layers`: --set first, then the file and its parents."""
     values: dict[str, Any] = {}
     for layer in reversed(layers):
         values = _merge(values, layer.values)
     own = layers[1].values
     values = {key: value for key, value in values.items() if key not in _OWN_KEYS}
-    values |= {key: own[key] for key in ("id", "extends") if key in own}
+    values |= {key: own[key] for key in ("id", "extends", "tier") if key in own}
     if own.get("abstract"):
         raise ProfileError(
             "profile-invalid",
@@ -92,11 +108,19 @@ def list_profiles(folders: Sequence[Path] | None = None) -> list[ProfileEntry]:
             if raw.get("abstract"):
                 continue
             profile = load_profile(str(file), folders=where)
-            entry = ProfileEntry(profile.id, profile.title, file)
+            entry = ProfileEntry(profile.id, profile.title, file, tier=profile.tier or "")
         except ProfileError as error:
             entry = ProfileEntry(file.stem, "", file, str(error))
         entries.setdefault(file.stem, entry)
     return [entries[name] for name in sorted(entries)]
+
+
+def is_toml_value(text: str) -> bool:
+    """Whether `text` is one value of TOML; a bare word is none."""
+    try:
+        return list(tomllib.loads(f"value = {text}")) == ["value"]
+    except tomllib.TOMLDecodeError:
+        return False
 
 
 def _files(folders: Sequence[Path]) -> Iterator[Path]:
@@ -129,11 +153,16 @@ def _suggestion(word: str, have: Sequence[str]) -> str:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values: dict[str, Any] = tomllib.loads(file.read_text("utf-8"))
+        return _parse(file.read_text("utf-8"), file)
     except OSError as error:
         raise ProfileError("profile-invalid", [f"{file}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ProfileError("profile-invalid", [f"{file}: is not UTF-8 text"]) from error
+
+
+def _parse(text: str, file: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProfileError("profile-invalid", [f"{file}: is no TOML: {error}"]) from error
     return values
@@ -141,22 +170,15 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _chain(name_or_path: str, folders: Sequence[Path]) -> list[_Layer]:
     """The file and its parents, child first."""
+    file = _find(name_or_path, folders)
+    return _chain_from(file, _read(file), folders)
+
+
+def _chain_from(file: Path, values: dict[str, Any], folders: Sequence[Path]) -> list[_Layer]:
+    """The same for a file that has been read."""
     layers: list[_Layer] = []
     seen: list[Path] = []
-    wanted: str = name_or_path
-    search = tuple(folders)
     while True:
-        try:
-            file = _find(wanted, search)
-        except ProfileError as error:
-            if not seen:
-                raise
-            problem = f"{seen[-1]}: extends: {error}"
-            raise ProfileError("profile-invalid", [problem], hint=error.hint) from error
-        if file.resolve() in (f.resolve() for f in seen):
-            names = " -> ".join(f.stem for f in (*seen, file))
-            raise ProfileError("profile-invalid", [f"{seen[0]}: extends: profiles extend each other: {names}"])
-        values = _read(file)
         stated = values.get("id", file.stem)
         if stated != file.stem:
             raise ProfileError("profile-invalid", [f"{file}: id: found {stated!r}, expected the file's name"])
@@ -165,11 +187,21 @@ def _chain(name_or_path: str, folders: Sequence[Path]) -> list[_Layer]:
         parent = values.get("extends")
         if parent is None:
             return layers
-        if not isinstance(parent, str):
-            problem = f"{file}: extends: found {parent!r}, expected one name as text"
-            raise ProfileError("profile-invalid", [problem])
-        is_path = "/" in parent or parent.endswith(".toml")
-        wanted, search = str(file.parent / parent) if is_path else parent, (file.parent, *folders)
+        file = _find_parent(parent, file, folders)
+        if file.resolve() in (f.resolve() for f in seen):
+            names = " -> ".join(f.stem for f in (*seen, file))
+            raise ProfileError("profile-invalid", [f"{seen[0]}: extends: profiles extend each other: {names}"])
+        values = _read(file)
+
+
+def _find_parent(parent: object, file: Path, folders: Sequence[Path]) -> Path:
+    if not isinstance(parent, str):
+        raise ProfileError("profile-invalid", [f"{file}: extends: found {parent!r}, expected one name as text"])
+    is_path = "/" in parent or parent.endswith(".toml")
+    try:
+        return _find(str(file.parent / parent) if is_path else parent, (file.parent, *folders))
+    except ProfileError as error:
+        raise ProfileError("profile-invalid", [f"{file}: extends: {error}"], hint=error.hint) from error
 
 
 def _merge(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,10 +224,7 @@ def _layer_of_sets(sets: Sequence[str]) -> _Layer:
             )
         if path[0] in _OWN_KEYS:
             raise ProfileError("profile-invalid", [f"--set {text}: {path[0]} can only stand in a file"])
-        try:
-            value = tomllib.loads(f"value = {raw}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = raw.strip()
+        value: Any = tomllib.loads(f"value = {raw}")["value"] if is_toml_value(raw) else raw.strip()
         for part in reversed(path):
             value = {part: value}
         result = _merge(result, value)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from tcp_proxy import TcpProxy
-
 from aggregator.broker import Broker
+from blossom_edge.testing.fault_proxy import FaultProxy
 from blossom_edge.transport.address import Address
 from blossom_edge.transport.backoff import Backoff
 from blossom_edge.transport.link import Link, LinkEvent, WillMaker
@@ -31,19 +30,20 @@ class MqttNetwork:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._links: list[MqttLink] = []
-        self.proxies: dict[str, TcpProxy] = {}
+        self.proxies: dict[str, FaultProxy] = {}
 
     def link(self, client_id: str, *, will: WillMaker | None = None, **options: int) -> MqttLink:
-        proxy = self.proxies[client_id] = TcpProxy(self._broker.port)
+        proxy = self.proxies[client_id] = FaultProxy(self._broker.port)
         link = MqttLink(Address("127.0.0.1", proxy.port), client_id=client_id, will=will, backoff=QUICK, **options)
         self._links.append(link)
         return link
 
     def cut(self, client_id: str) -> None:
+        self.proxies[client_id].refuse()
         self.proxies[client_id].cut()
 
     def restore(self, client_id: str) -> None:
-        self.proxies[client_id].restore()
+        self.proxies[client_id].accept()
 
     def close(self) -> None:
         for link in self._links:

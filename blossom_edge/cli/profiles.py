@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from firmware_profiles import Profile
 
 HERE = "blossom_edge.cli.profiles"
+_TIER_WORDS = {"proved": "proved", "datasheet": "data sheet", None: "yours"}
 
 profiles = LazyGroup(
     "profiles",
@@ -21,6 +22,9 @@ profiles = LazyGroup(
         "list": (f"{HERE}:list_command", "List the profiles found, yours and the shipped ones."),
         "show": (f"{HERE}:show", "Show one profile, resolved with its parents."),
         "validate": (f"{HERE}:validate", "Check profiles and name each fault with file and key."),
+        "detect": ("blossom_edge.cli.profile_detect:detect", "Say which profiles are for this board."),
+        "new": ("blossom_edge.cli.profile_new:new", "Write a profile of your own, by asking."),
+        "schema": (f"{HERE}:schema", "Print the JSON Schema of profiles, for editors."),
     },
 )
 
@@ -40,15 +44,35 @@ def profile_of(name: str, sets: tuple[str, ...] = ()) -> Profile:
 def list_command(out: Output) -> None:
     """List the profiles found in ./profiles, in your configuration folder and in this package."""
     from firmware_profiles import list_profiles, load_profile
+    from firmware_profiles.schema import TIERS
 
     found: list[dict[str, Any]] = []
     for entry in list_profiles():
         modalities = [] if entry.problem else sorted(load_profile(str(entry.path)).modalities)
-        title, path = entry.title, str(entry.path)
-        found.append({"id": entry.id, "title": title, "modalities": modalities, "problem": entry.problem, "path": path})
-    out.json({"profiles": found})
-    rows = [(f["id"], ", ".join(f["modalities"]), f["title"] if not f["problem"] else "not valid") for f in found]
-    out.table(rows, ["profile", "modalities", "board"])
+        found.append(
+            {
+                "id": entry.id,
+                "title": entry.title,
+                "tier": entry.tier or None,
+                "modalities": modalities,
+                "problem": entry.problem,
+                "path": str(entry.path),
+            }
+        )
+    out.json({"profiles": found, "tiers": TIERS})
+    rows = [
+        (
+            f["id"],
+            ", ".join(f["modalities"]),
+            f["title"] if not f["problem"] else "not valid",
+            _TIER_WORDS[f["tier"]],
+        )
+        for f in found
+    ]
+    out.table(rows, ["profile", "modalities", "board", "tested"])
+    out.line()
+    for tier, meaning in TIERS.items():
+        out.line(f"{_TIER_WORDS[tier]}: {meaning}")
     for faulty in (f for f in found if f["problem"]):
         out.warn(f"profile {faulty['id']}: {faulty['problem']}")
 
@@ -64,12 +88,16 @@ def show(out: Output, name: str, sets: tuple[str, ...]) -> None:
 
 
 def _print_profile(out: Output, profile: Profile) -> None:
+    from firmware_profiles.schema import TIERS
+
     compute = profile.compute
     threads = "" if compute.threads is None else f", {compute.threads} threads"
     out.line(f"{profile.id}: {profile.title}")
     out.line(f"board: {profile.hardware.board}; role: {compute.role}, on {compute.device}{threads}")
     limits = profile.limits.model_dump(exclude_none=True)
     out.line("limits: " + (", ".join(f"{key}={value}" for key, value in limits.items()) or "none"))
+    if profile.tier is not None:
+        out.line(f"tested: {TIERS[profile.tier]}")
     out.line(f"digest: {profile.digest[:16]}")
     out.line()
     rows = [
@@ -118,3 +146,15 @@ def validate(out: Output, names: tuple[str, ...]) -> int:
         if entry["hint"]:
             out.line(f"  next: {entry['hint']}")
     return 0 if all(entry["valid"] for entry in checked) else 2
+
+
+@command("schema", has_json=True, example="blossom-edge profiles schema")
+def schema(out: Output) -> None:
+    """Print the JSON Schema (draft 2020-12) of profiles. `#:schema ./profile.schema.json` on top of a file uses it."""
+    import json
+
+    from firmware_profiles.json_schema import profile_json_schema
+
+    found = profile_json_schema()
+    out.json(found)
+    out.line(json.dumps(found, indent=2))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,6 +60,8 @@ class Learner:
     """Labelled windows that ever came, for `min_new_windows`; None: as many as the trainer has."""
     compute: str = ""
     """What computes, for people: `cpu, 2 threads`."""
+    sensors: Callable[[], Mapping[str, Any]] = dict
+    """What is known of the sensors, for `status`: plain data by sensor."""
 
     def count(self) -> int:
         """Labelled windows that ever came."""
@@ -373,6 +375,7 @@ class Agent:
             scores=self.scores,
             traffic={number: (t.up, t.down) for number, t in self.traffic.items()},
             private_sent=self.private_sent,
+            sensors=self.learner.sensors() if self.learner is not None else {},
             energy_j=self._governor.energy_j if self._governor is not None else None,
         )
 

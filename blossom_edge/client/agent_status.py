@@ -20,12 +20,13 @@ def agent_status(
     scores: Mapping[int, MetricSums],
     traffic: Mapping[int, tuple[int, int]],
     private_sent: Counter[str],
+    sensors: Mapping[str, Any],
     energy_j: float | None,
 ) -> dict[str, Any]:
     """The state of a device's part in its federation. Scores and counts only, no values of any model.
 
-    traffic: bytes up and down by round. energy_j: joules of the last round's evaluation and training, None where
-    nothing measures them.
+    traffic: bytes up and down by round. sensors: as `Learner.sensors` gives them. energy_j: joules of the last round's
+    evaluation and training, None where nothing measures them.
     """
     story, federation = session.story, session.federation
     return {
@@ -53,5 +54,6 @@ def agent_status(
         "private": [str(block) for block in session.blocks.private] if session.blocks is not None else [],
         "private_sent": dict(sorted(private_sent.items())),
         "bytes": {str(number): list(sizes) for number, sizes in sorted(traffic.items())},
+        "sensors": {name: dict(facts) for name, facts in sorted(sensors.items())},
         "energy_j": energy_j,
     }

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 class Reading:
     """Consecutive samples of one sensor, all of one recording. A live stream is one recording, number 0.
 
-    times: (n,) float64, rising seconds on the device's own clock, one clock for all sensors of a device.
-    values: (n, channel) float64, in the sensor's channels and units.
+    times: (n,) float64, seconds on the device's own clock, one clock for all sensors of a device. Should rise; what
+        does not is left out, and counted, before windows are cut.
+    values: (n, width) floating, in the sensor's channels and units; width is the number of channels, for a framed
+        sensor times that of the points of a frame, the channel running fastest. A row with a NaN is no sample.
     labels: task -> (n,) class names or class indices (-1: none) for a classification, (n,) floats (NaN: none) for a
         regression, (n, classes) of 0 and 1 for a multilabel task; tasks without labels are missing or None.
     """
 
     times: NDArray[np.float64]
-    values: NDArray[np.float64]
+    values: NDArray[np.floating[Any]]
     labels: Mapping[str, NDArray[Any] | None] = field(default_factory=dict)
     recording: int = 0
 
@@ -30,7 +32,10 @@ class Reading:
 
 
 class Sensor(Protocol):
-    """One sensor of a profile, wherever its samples come from. Called from one thread."""
+    """One sensor of a profile, wherever its samples come from. Called from one thread.
+
+    Real hardware says so with an attribute `live = True`, see `is_live`.
+    """
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -72,3 +77,8 @@ class Sensor(Protocol):
     def close(self) -> None:
         """Stop. May be called twice."""
         ...
+
+
+def is_live(sensor: Sensor) -> bool:
+    """Whether samples come from hardware right now: uneven stamps, health to be judged, a range, and no end."""
+    return bool(getattr(sensor, "live", False))

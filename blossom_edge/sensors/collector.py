@@ -1,33 +1,59 @@
-"""Keeps a device's newest labelled windows and divides them into training and holdout. Never writes to disk.
+"""Keeps a device's newest labelled windows, for training and for holdout. Never writes to disk.
 
-No window that is trained on shares a sample with one of the holdout.
+No window that is trained on shares a sample with one of the holdout. A sensor that is not well takes its modalities
+with it, in all windows, until it is well again.
 """
 
 from __future__ import annotations
 
-import bisect
+import logging
 import math
 import threading
-from collections import deque
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from blossom_edge.console.logs import log_event
 from blossom_edge.core.errors import ConfigError, HardwareError
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation
-from blossom_edge.sensors.base import Sensor
-from blossom_edge.sensors.synthetic import rng
-from blossom_edge.sensors.windows import SAME_RATE, LabelKind, Row, Windower, WindowShape
+from blossom_edge.sensors.base import Sensor, is_live
+from blossom_edge.sensors.division import Split, divide, has_label, keep_few, stack, without
+from blossom_edge.sensors.health import Distrust, Health
+from blossom_edge.sensors.intake import SAME_RATE, Intake
+from blossom_edge.sensors.opening import close_sensors
+from blossom_edge.sensors.windows import LabelKind, Row, Windower, WindowShape
 from firmware_profiles.schema import Profile
 
-REOPEN_AFTER_S = 10.0
-"""A sensor that failed is opened again after this time."""
-_OVERLAP_SLACK_S = 1e-6
+REOPEN_AFTER_S = 2.0
+"""A sensor that failed is opened again after this time, then after twice as long each time ..."""
+REOPEN_MOST_S = 30.0
+"""... up to this. So is one that is silent or stuck."""
+KEEP_BYTES = 256 * 1024 * 1024
+"""Windows kept take at most this much memory: matters for images only."""
 
-Split = Literal["later", "blocks"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is thought of one sensor, and since when (monotonic seconds of the poll that noticed it)."""
+
+    health: Health
+    since_s: float
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """When a sensor that is not well is opened next. closed: whether it is closed until then."""
+
+    due_s: float
+    wait_s: float = REOPEN_AFTER_S
+    closed: bool = False
+
+    def again(self, now: float) -> None:
+        self.wait_s = min(2 * self.wait_s, REOPEN_MOST_S)
+        self.due_s = now + self.wait_s
 
 
 class Collector:
@@ -63,11 +89,11 @@ class Collector:
                 f"found holdout {holdout:g}, capacity {capacity}, labels per class {labels_per_class}, "
                 "expected a holdout from 0 to below 1, and 1 or more of the others",
             )
-        self._sensors = dict(sorted(sensors.items()))
+        sensors = dict(sorted(sensors.items()))
         self._shapes = {
-            name: _shape(name, profile, federation, self._sensors)
+            name: _shape(name, profile, federation, sensors)
             for name in sorted(profile.modalities)
-            if name in federation.modalities and profile.modalities[name].sensor in self._sensors
+            if name in federation.modalities and profile.modalities[name].sensor in sensors
         }
         if not self._shapes:
             raise ConfigError("federation-mismatch", "no sensor is open for a modality of this federation")
@@ -78,39 +104,69 @@ class Collector:
         }
         self._holdout, self._split, self._seed = holdout, split, seed
         self._labels_per_class = labels_per_class
+        longest_s = max(shape.span_s for shape in self._shapes.values())
+        spans = {
+            name: max((s.span_s for s in self._shapes.values() if s.sensor == name), default=longest_s)
+            for name in sensors
+        }
+        self._intakes = {
+            name: Intake(sensor, profile.sensors[name], span_s=spans[name]) for name, sensor in sensors.items()
+        }
         self._windower = Windower(self._shapes, self._kinds)
-        self._rows: deque[tuple[int, Row]] = deque(maxlen=capacity)
+        row_bytes = sum(4 * shape.window * shape.width for shape in self._shapes.values())
+        self._rows: deque[tuple[int, Row]] = deque(maxlen=max(1, min(capacity, KEEP_BYTES // row_bytes)))
         self._lock = threading.Lock()
         self._num_rows = 0
-        self._finished = False
-        self._failed: dict[str, tuple[float, str]] = {}
+        self._finished = self._closed = False
+        self._verdicts = {name: Verdict(Health(), -math.inf) for name in sensors}
+        self._attempts: dict[str, _Attempt] = {}
+        self._distrust: dict[str, list[Distrust]] = {name: [] for name in sensors}
+        self._dropped: dict[str, Counter[str]] = {name: Counter() for name in self._shapes}
+        self._absent: frozenset[str] = frozenset()
         self._sets: tuple[WindowSet, WindowSet] | None = None
+        self._shown: tuple[WindowSet, WindowSet] | None = None
 
     def poll(self, now: float) -> int:
         """Read all sensors up to `now` (monotonic seconds); returns the number of new labelled windows.
 
-        A sensor that fails is closed, its modalities are absent, and it is opened again after 10 s.
+        A sensor that fails is closed, its modalities are absent, and it is opened again after 2, 4, 8 ... 30 s. One
+        that delivers nonsense is absent until it has delivered sense for two windows.
         """
-        if self._finished:
+        if self._finished or self._closed:
             return 0
-        for name, sensor in self._sensors.items():
-            self._read(name, sensor, now)
-        alive = [sensor for name, sensor in self._sensors.items() if name not in self._failed]
-        self._finished = bool(alive) and len(alive) == len(self._sensors) and all(s.exhausted for s in alive)
-        rows = [row for row in self._windower.rows(finish=self._finished) if self._is_labelled(row)]
+        for name, intake in self._intakes.items():
+            self._read(name, intake, now)
+            self._review(name, intake, now)
+        self._finished = not self._attempts and all(intake.sensor.exhausted for intake in self._intakes.values())
+        cut = self._windower.rows(finish=self._finished)
+        rows = [row for row in map(self._trusted, cut) if row.inputs and self._is_labelled(row)]
+        if cut:  # rows come in the order of time: what is distrusted before them meets no other
+            for name, spans in self._distrust.items():
+                self._distrust[name] = [span for span in spans if span.end_s > cut[-1].start_s]
         if rows:
             with self._lock:
                 self._rows.extend(enumerate(rows, start=self._num_rows))
                 self._num_rows += len(rows)
-                self._sets = None
+                self._sets = self._shown = None
         return len(rows)
 
+    def close(self) -> None:
+        """Close all sensors, before the process ends: their threads may be in a library that must not be cut off.
+
+        Belongs to the thread that polls; windows stay, nothing new comes.
+        """
+        self._closed = True
+        close_sensors({name: intake.sensor for name, intake in self._intakes.items()})
+
     def train(self) -> WindowSet:
-        """The windows to learn from, oldest first; the arrays are shared between calls: do not change them."""
+        """The windows to learn from, oldest first; the arrays are shared between calls: do not change them.
+
+        The same object until something changes. Modalities of a sensor that is not well are absent in all of them.
+        """
         return self._divided()[0]
 
     def holdout(self) -> WindowSet:
-        """The windows to score on, oldest first; the arrays are shared between calls: do not change them."""
+        """The windows to score on, like `train`."""
         return self._divided()[1]
 
     def num_seen(self) -> int:
@@ -118,14 +174,9 @@ class Collector:
         return self._num_rows
 
     def present(self) -> frozenset[str]:
-        """Modalities with training windows whose sensor works."""
+        """Modalities with training windows whose sensor is well."""
         train = self.train()
-        failed = self.failures
-        return frozenset(
-            name
-            for name, shape in self._shapes.items()
-            if shape.sensor not in failed and bool(train.present[name].any())
-        )
+        return frozenset(name for name in self._shapes if bool(train.present[name].any()))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -139,90 +190,139 @@ class Collector:
 
     @property
     def failures(self) -> dict[str, str]:
-        """Sensors that do not deliver right now, and why."""
-        return {name: why for name, (_when, why) in dict(self._failed).items()}
+        """Sensors that do not deliver, or nothing to trust, right now, and why."""
+        return {name: v.health.reason for name, v in dict(self._verdicts).items() if not v.health.ok}
 
-    def _read(self, name: str, sensor: Sensor, now: float) -> None:
+    def health(self) -> dict[str, Verdict]:
+        """What is thought of each sensor."""
+        return dict(self._verdicts)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Per modality the windows that were made and kept, and those that were not, by reason.
+
+        "made"; "gap", "nan" (samples that are no numbers) and "silent" (nothing came) of a sensor that was well;
+        else what was wrong with it: "stuck", "rate" ...
+        """
+        return {
+            name: {key: count for key, count in (self._windower.counts[name] + dropped).items() if count}
+            for name, dropped in self._dropped.items()
+        }
+
+    def sample_counts(self) -> dict[str, dict[str, int]]:
+        """Per sensor: samples "taken", and of those that came "not rising", "no number" or "clipped" to the range."""
+        return {name: dict(intake.counts) for name, intake in self._intakes.items()}
+
+    def drift_ppm(self) -> dict[str, float | None]:
+        """Per sensor how much faster than declared it samples, in parts per million; None: not known (yet)."""
+        return {name: intake.drift.ppm for name, intake in self._intakes.items()}
+
+    def _read(self, name: str, intake: Intake, now: float) -> None:
+        attempt = self._attempts.get(name)
         try:
-            if name in self._failed:
-                if now < self._failed[name][0] + REOPEN_AFTER_S:
+            if attempt is not None and (attempt.closed or (intake.judge is not None and intake.judge.hangs(now))):
+                if now >= attempt.due_s:
+                    intake.sensor.close()
+                    attempt.closed = True
+                    attempt.again(now)
+                    intake.sensor.open()
+                    attempt.closed = False
+                    intake.opened(now)
+                    self._windower.set_rate(name, intake.rate_hz)
+                elif attempt.closed:
                     return
-                sensor.open()
-                del self._failed[name]
-            for reading in sensor.read(now):
-                self._windower.push(name, reading)
+            rate_hz = intake.rate_hz
+            for piece in intake.take(intake.sensor.read(now), now):
+                self._windower.push(name, piece.reading, holes=piece.holes, restarted=piece.restarted)
+            if intake.rate_hz != rate_hz:
+                self._windower.set_rate(name, intake.rate_hz)
+                if rate_hz == intake.sensor.rate_hz:
+                    log_event(_log, "sensor-rate", sensor=name, declared_hz=rate_hz, measured_hz=intake.rate_hz)
         except HardwareError as error:
-            self._failed[name] = (now, str(error))
-            sensor.close()
+            intake.failed(str(error))
+            intake.sensor.close()
+            attempt = self._attempts.setdefault(name, _Attempt(now + REOPEN_AFTER_S))
+            attempt.closed = True
+            attempt.due_s = now + attempt.wait_s
+
+    def _review(self, name: str, intake: Intake, now: float) -> None:
+        """Act on what is thought of a sensor now."""
+        if intake.judge is not None:
+            for span in intake.judge.distrusted():
+                self._distrust_span(name, span)
+        old, health = self._verdicts[name].health, intake.health
+        if health.state == old.state:
+            return
+        self._verdicts[name] = Verdict(health, now)
+        mine = sorted(modality for modality, shape in self._shapes.items() if shape.sensor == name)
+        if health.ok:
+            self._attempts.pop(name, None)
+            log_event(_log, "sensor-back", sensor=name, modalities=mine)
+        else:
+            self._attempts.setdefault(name, _Attempt(now + REOPEN_AFTER_S))
+            log_event(
+                _log,
+                "sensor-absent",
+                level=logging.WARNING,
+                sensor=name,
+                modalities=mine,
+                state=health.state,
+                reason=health.reason,
+            )
+        bad = {sensor for sensor, verdict in self._verdicts.items() if not verdict.health.ok}
+        with self._lock:
+            self._absent = frozenset(modality for modality, shape in self._shapes.items() if shape.sensor in bad)
+            self._shown = None
+
+    def _distrust_span(self, name: str, span: Distrust) -> None:
+        """Take the windows of a stretch away from a sensor's modalities, and those that are still to be cut."""
+        spans = self._distrust[name]
+        if spans and spans[-1].state == span.state and spans[-1].end_s >= span.begin_s:
+            spans[-1] = Distrust(spans[-1].begin_s, max(spans[-1].end_s, span.end_s), span.state)
+        else:
+            spans.append(span)
+        with self._lock:
+            kept = [(n, self._trusted(row)) for n, row in self._rows]
+            if any(new is not row for (_, new), (_, row) in zip(kept, self._rows, strict=True)):
+                rows = [(n, row) for n, row in kept if row.inputs]
+                self._rows.clear()
+                self._rows.extend(rows)
+                self._sets = self._shown = None
+
+    def _trusted(self, row: Row) -> Row:
+        """The row without what came from a sensor that was not well."""
+        lost: dict[str, str] = {}
+        for modality in row.inputs:
+            shape = self._shapes[modality]
+            judge = self._intakes[shape.sensor].judge
+            if judge is None:
+                continue
+            end_s = row.start_s + shape.span_s
+            if not judge.health.ok and end_s > judge.trusted_until_s + 1.0 / shape.rate_hz:
+                lost[modality] = judge.health.state
+            for span in self._distrust[shape.sensor]:
+                if span.begin_s < end_s and row.start_s < span.end_s:
+                    lost[modality] = span.state
+        if not lost:
+            return row
+        for modality, state in lost.items():
+            self._dropped[modality][state] += 1
+            self._dropped[modality]["made"] -= 1
+        return replace(row, inputs={name: x for name, x in row.inputs.items() if name not in lost})
 
     def _is_labelled(self, row: Row) -> bool:
-        return any(_has_label(row.labels[task]) for task in self._kinds)
+        return any(has_label(row.labels[task]) for task in self._kinds)
 
     def _divided(self) -> tuple[WindowSet, WindowSet]:
         with self._lock:
             if self._sets is None:
-                rows = sorted(self._rows, key=lambda at: (at[1].recording, at[1].start_s))
-                divide = self._divide_later if self._split == "later" else self._divide_blocks
-                train, held = divide(rows)
-                self._sets = self._stack(train, few=True), self._stack(held, few=False)
-            return self._sets
-
-    def _divide_later(self, rows: Sequence[tuple[int, Row]]) -> tuple[list[Row], list[Row]]:
-        if not self._holdout:
-            return [row for _n, row in rows], []
-        span: dict[int, tuple[float, float]] = {}
-        for _n, row in rows:
-            begin_s, end_s = span.get(row.recording, (row.start_s, row.end_s))
-            span[row.recording] = begin_s, max(end_s, row.end_s)
-        border = {number: begin + (1 - self._holdout) * (end - begin) for number, (begin, end) in span.items()}
-        train = [row for _n, row in rows if row.end_s <= border[row.recording] + _OVERLAP_SLACK_S]
-        return train, [row for _n, row in rows if row.start_s >= border[row.recording] - _OVERLAP_SLACK_S]
-
-    def _divide_blocks(self, rows: Sequence[tuple[int, Row]]) -> tuple[list[Row], list[Row]]:
-        if not self._holdout:
-            return [row for _n, row in rows], []
-        hop_s = max(shape.hop / shape.rate_hz for shape in self._shapes.values())
-        span_s = max(shape.span_s for shape in self._shapes.values())
-        unit = max(1, math.ceil(span_s / hop_s - 1e-9) - 1)  # windows that share samples with the one before them
-        held = [row for n, row in rows if n % (10 * unit) >= 8 * unit]
-        train = [row for n, row in rows if n % (10 * unit) < 7 * unit]
-        return _apart(train, held, span_s), held
-
-    def _stack(self, rows: Sequence[Row], *, few: bool) -> WindowSet:
-        n = len(rows)
-        inputs: dict[str, NDArray[np.float32]] = {}
-        present: dict[str, NDArray[np.bool_]] = {}
-        for name, shape in self._shapes.items():
-            present[name] = np.array([name in row.inputs for row in rows], dtype=np.bool_)
-            inputs[name] = np.zeros((n, shape.window, len(shape.columns)), dtype=np.float32)
-            for i, row in enumerate(rows):
-                if name in row.inputs:
-                    inputs[name][i] = row.inputs[name]
-        labels = {task: _stack_labels(kind, [row.labels[task] for row in rows]) for task, kind in self._kinds.items()}
-        result = WindowSet(inputs, present, labels, np.array([row.start_s for row in rows], dtype=np.float64))
-        return self._keep_few(result) if few and self._labels_per_class is not None else result
-
-    def _keep_few(self, windows: WindowSet) -> WindowSet:
-        """Take the label away from all but `labels_per_class` windows of each class, then drop what has none left."""
-        count = self._labels_per_class or 0
-        labels = dict(windows.labels)
-        for task, kind in self._kinds.items():
-            if kind.type != "classification":
-                continue
-            kept = np.full(len(windows), -1, dtype=np.int64)
-            for index, name in enumerate(kind.classes):
-                rows = np.flatnonzero(labels[task] == index)
-                chosen = rows
-                if len(rows) > count:
-                    shift = rng("few labels", self._seed, task, name).uniform()
-                    chosen = rows[((np.arange(count) + shift) * len(rows) / count).astype(np.int64)]
-                kept[chosen] = index
-            labels[task] = kept
-        reduced = WindowSet(windows.inputs, windows.present, labels, windows.times)
-        usable = np.zeros(len(windows), dtype=np.bool_)
-        for task in self._kinds:
-            usable |= reduced.labelled(task)
-        return reduced.take(np.flatnonzero(usable))
+                train, held = divide(self._rows, self._shapes, split=self._split, holdout=self._holdout)
+                sets = [stack(rows, self._shapes, self._kinds) for rows in (train, held)]
+                if self._labels_per_class is not None:
+                    sets[0] = keep_few(sets[0], self._kinds, count=self._labels_per_class, seed=self._seed)
+                self._sets = sets[0], sets[1]
+            if self._shown is None:
+                self._shown = without(self._sets[0], self._absent), without(self._sets[1], self._absent)
+            return self._shown
 
 
 def _shape(name: str, profile: Profile, federation: Federation, sensors: Mapping[str, Sensor]) -> WindowShape:
@@ -235,6 +335,13 @@ def _shape(name: str, profile: Profile, federation: Federation, sensors: Mapping
             "federation-mismatch",
             f"{name}: sensor {mine.sensor} delivers {', '.join(sensor.channels)}, "
             f"the federation wants {len(wanted.channels)} channels, the profile names {', '.join(mine.channels)}",
+        )
+    shape = profile.sensors[mine.sensor].shape
+    if shape != wanted.shape or (shape and mine.channels != sensor.channels):
+        raise ConfigError(
+            "federation-mismatch",
+            f"{name}: sensor {mine.sensor} delivers samples of shape {list(shape)} with {', '.join(sensor.channels)}, "
+            f"the federation wants {list(wanted.shape)}, the profile names {', '.join(mine.channels)}",
         )
     columns = tuple(sensor.channels.index(channel) for channel in mine.channels)
     for column, channel in zip(columns, wanted.channels, strict=True):
@@ -259,33 +366,6 @@ def _shape(name: str, profile: Profile, federation: Federation, sensors: Mapping
         mean=tuple(channel.mean for channel in wanted.channels),
         spread=tuple(channel.spread for channel in wanted.channels),
         sensor_rate_hz=sensor.rate_hz,
+        points=math.prod(shape) if shape else 0,
+        live=is_live(sensor),
     )
-
-
-def _apart(rows: Sequence[Row], others: Sequence[Row], span_s: float) -> list[Row]:
-    """Those of `rows` that share no sample with any of `others`; both in the order of time."""
-    starts = {
-        number: [row.start_s for row in others if row.recording == number] for number in {r.recording for r in others}
-    }
-    result = []
-    for row in rows:
-        taken = starts.get(row.recording, [])
-        after = bisect.bisect_left(taken, row.start_s)
-        near = taken[max(0, after - 1) : after + 1]
-        if all(abs(row.start_s - start) >= span_s - _OVERLAP_SLACK_S for start in near):
-            result.append(row)
-    return result
-
-
-def _has_label(label: Any) -> bool:
-    if isinstance(label, int):
-        return label >= 0
-    return bool(np.isfinite(label).all())
-
-
-def _stack_labels(kind: LabelKind, labels: Sequence[Any]) -> NDArray[Any]:
-    if kind.type == "classification":
-        return np.array(labels, dtype=np.int64)
-    if kind.type == "multilabel":
-        return np.array(labels, dtype=np.float32).reshape(len(labels), len(kind.classes))
-    return np.array(labels, dtype=np.float32)

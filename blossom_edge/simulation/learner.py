@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from blossom_edge.client.agent import Learner
 from blossom_edge.client.fit import check_fit
@@ -96,9 +97,30 @@ def make_learner(
             collector.poll(now)
 
         all_at_once = replay is not None and not speed
-        return Learner(trainer, poll, None if all_at_once else POLL_S, collector.num_seen, trainer.compute_note)
+        return Learner(
+            trainer,
+            poll,
+            None if all_at_once else POLL_S,
+            collector.num_seen,
+            trainer.compute_note,
+            lambda: _sensor_facts(collector),
+        )
 
     return make
+
+
+def _sensor_facts(collector: Collector) -> dict[str, dict[str, Any]]:
+    """Per sensor: its state and why, how much its rate is off, and what became of its samples."""
+    drift, samples = collector.drift_ppm(), collector.sample_counts()
+    return {
+        name: {
+            "state": verdict.health.state,
+            "reason": verdict.health.reason,
+            "drift_ppm": drift[name],
+            "samples": samples[name],
+        }
+        for name, verdict in collector.health().items()
+    }
 
 
 def _labelled(sensors: Mapping[str, Sensor], live: Live, federation: Federation) -> dict[str, Sensor]:

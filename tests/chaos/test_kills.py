@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from live import ONLY_ACCEL, Ear, Place, Program, check_members, free_port, is_running, rounds_of
-from tcp_proxy import TcpProxy
 
 from aggregator.broker import Broker, start_broker
 from aggregator.broker.mosquitto import find_mosquitto
 from blossom_edge.codec.envelope import decode
 from blossom_edge.codec.messages import UploadChunk
+from blossom_edge.testing.fault_proxy import FaultProxy
 
 pytest.importorskip("torch")
 pytestmark = [
@@ -48,7 +48,8 @@ def assert_whole(place: Place, num_rounds: int) -> list[dict[str, Any]]:
 def test_a_device_killed_in_mid_upload_sends_the_rest_when_it_is_back(place: Place) -> None:
     gateway = place.serve("--until-finished", LARGE, *PATIENT, "--set=schedule.stop_rounds=1")
     ear = Ear(place.port)
-    proxy = TcpProxy(place.port, bytes_per_s=400_000)
+    proxy = FaultProxy(place.port)
+    proxy.up.rate_bps = 3_200_000
     try:
         other = place.join("b", *ONLY_ACCEL, "--seed=1")
         device = place.join("a", *ONLY_ACCEL, gateway=f"127.0.0.1:{proxy.port}")

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 import pytest
 from live import Place
-from tcp_proxy import TcpProxy
+
+from blossom_edge.testing.fault_proxy import FaultProxy
 
 pytest.importorskip("torch")
 pytestmark = [pytest.mark.slow, pytest.mark.torch, pytest.mark.broker, pytest.mark.timeout(120)]
@@ -27,13 +28,13 @@ SETTINGS = [
 def test_a_round_costs_one_encoder_down_and_up(place: Place, codec: str, value_bytes: int) -> None:
     expected = 2 * VALUES * value_bytes
     place.serve("--until-finished", f"--set=codec={{up='{codec}', down='{codec}'}}", *SETTINGS, federation="har")
-    proxy = TcpProxy(place.port)
+    proxy = FaultProxy(place.port)
     try:
         device = place.join("a", "--profile=rpi4-accel", "--mock", gateway=f"127.0.0.1:{proxy.port}")
         other = place.join("b", "--profile=rpi4-accel", "--mock", "--seed=1")
         totals = [_total_after(place, proxy, number) for number in range(1, ROUNDS + 1)]
         assert [device.wait(), other.wait()] == [0, 0]
-        whole = proxy.bytes_up + proxy.bytes_down
+        whole = proxy.up.num_bytes + proxy.down.num_bytes
     finally:
         proxy.close()
 
@@ -51,7 +52,7 @@ def test_a_round_costs_one_encoder_down_and_up(place: Place, codec: str, value_b
     assert at_gateway["bytes_down"] == pytest.approx(ROUNDS * expected / 2, rel=0.01)
 
 
-def _total_after(place: Place, proxy: TcpProxy, number: int) -> int:
+def _total_after(place: Place, proxy: FaultProxy, number: int) -> int:
     """Bytes in both directions when a round's version has come and the next round has not begun."""
     place.wait_for(lambda: place.device("a").get("versions", {}).get("encoder/accel") == number, f"version {number}")
-    return proxy.bytes_up + proxy.bytes_down
+    return proxy.up.num_bytes + proxy.down.num_bytes

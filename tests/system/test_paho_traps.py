@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tcp_proxy import TcpProxy
+from live import until
 
 from aggregator.broker import Broker, start_broker
 from aggregator.broker.mosquitto import find_mosquitto
+from blossom_edge.testing.fault_proxy import FaultProxy
 from blossom_edge.transport.address import Address
 from blossom_edge.transport.backoff import Backoff
 from blossom_edge.transport.link import Connected, Disconnected, LinkEvent, Message
@@ -29,7 +30,7 @@ pytestmark = [
 
 CHUNK = bytes(96 * 1024)
 MakeLink = Callable[..., MqttLink]
-MakeProxy = Callable[..., TcpProxy]
+MakeProxy = Callable[..., FaultProxy]
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +43,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 def make_proxy(broker: Broker) -> Iterator[MakeProxy]:
     proxies = []
 
-    def make(**options: int) -> TcpProxy:
-        proxies.append(TcpProxy(broker.port, **options))
+    def make() -> FaultProxy:
+        proxies.append(FaultProxy(broker.port))
         return proxies[-1]
 
     yield make
@@ -55,7 +56,7 @@ def make_proxy(broker: Broker) -> Iterator[MakeProxy]:
 def make_link(broker: Broker, make_proxy: MakeProxy) -> Iterator[MakeLink]:
     links: list[MqttLink] = []
 
-    def make(client_id: str, *filters: str, proxy: TcpProxy | None = None, **options: object) -> MqttLink:
+    def make(client_id: str, *filters: str, proxy: FaultProxy | None = None, **options: object) -> MqttLink:
         address = Address("127.0.0.1", proxy.port if proxy else broker.port)
         link = MqttLink(address, client_id=client_id, backoff=Backoff(0.02, 0.1), **options)
         links.append(link)
@@ -81,6 +82,7 @@ def next_event(link: MqttLink, kind: type[LinkEvent]) -> LinkEvent:
 def test_trap_1_memory_stays_bounded_while_far_more_passes_than_is_kept(broker: Broker) -> None:
     program = """
 import resource, sys, threading
+from blossom_edge.testing.fault_proxy import FaultProxy
 from blossom_edge.transport.address import Address
 from blossom_edge.transport.malloc import tune_malloc
 from blossom_edge.transport.mqtt import MqttLink
@@ -122,7 +124,8 @@ def test_trap_2_a_slow_network_carries_chunks_one_by_one_within_the_keepalive(
 ) -> None:
     # 96 KiB at 200 kB/s take 0.5 s. With four of them under way a ping would wait 2 s for its answer, and with a
     # keepalive of 1 s the connection would be cut and begun again, for ever.
-    proxy = make_proxy(bytes_per_s=200_000)
+    proxy = make_proxy()
+    proxy.up.rate_bps = 1_600_000
     receiver = make_link("receiver", "slow")
     sender = make_link("sender", proxy=proxy, keepalive_s=1)
     num_connections = proxy.num_connections
@@ -146,22 +149,24 @@ def test_trap_3_after_a_reconnect_nothing_is_sent_again_and_at_most_a_window_was
         next_event(receiver, Message)
     assert sender.publish("flood/last", b"", qos=1)
     next_event(receiver, Message)
+    until(lambda: sender._connection._window.in_flight == 0, "every acknowledgement has come", [])
     results: list[bool] = []
 
     def publish_until_refused() -> None:
         while not results or results[-1]:
             results.append(sender.publish("flood/held", b"%d" % len(results)))
 
-    proxy.hold_answers()  # the broker gets everything, its acknowledgements do not come back
+    proxy.down.stall()  # the broker gets everything, its acknowledgements do not come back
     thread = threading.Thread(target=publish_until_refused)
     thread.start()
     held = [next_event(receiver, Message).payload for _ in range(16)]
     assert receiver.receive(0.3) is None, "more than the window is under way"
-    proxy.let_answers_through()
+    proxy.down.resume()
+    proxy.refuse()
     proxy.cut()
     thread.join(10)
     assert results[-1] is False
-    proxy.restore()
+    proxy.accept()
     assert next_event(sender, Connected) == Connected(2)
     assert sender.publish("flood/end", b"")
     rest = []
@@ -177,10 +182,11 @@ def test_trap_4_what_is_published_offline_returns_false_and_is_never_sent_later(
     proxy = make_proxy()
     receiver = make_link("receiver", "offline")
     sender = make_link("sender", proxy=proxy)
+    proxy.refuse()
     proxy.cut()
     next_event(sender, Disconnected)
     assert [sender.publish("offline", b"too early") for _ in range(5)] == [False] * 5
-    proxy.restore()
+    proxy.accept()
     next_event(sender, Connected)
     assert sender.publish("offline", b"in time")
     assert next_event(receiver, Message).payload == b"in time"

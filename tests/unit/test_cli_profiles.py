@@ -9,8 +9,9 @@ import pytest
 
 from blossom_edge.cli.main import program
 from blossom_edge.console.program import run
+from firmware_profiles.loading import list_profiles, profile_folders
 
-SHIPPED = ["generic-mock", "jetson-imu", "rpi4-accel", "rpi4-gyro", "rpi5-imu-ecg"]
+SHIPPED = [entry.id for entry in list_profiles([profile_folders()[-1]])]
 
 BOARD = """
 schema = 1
@@ -44,7 +45,23 @@ def test_list_names_the_shipped_profiles_with_their_modalities(capsys: pytest.Ca
     assert [entry["id"] for entry in found] == SHIPPED
     assert {e["id"]: e["modalities"] for e in found}["rpi4-gyro"] == ["gyro"]
     run(program, ["profiles", "list"])
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:] if line[0] != " "] == SHIPPED
+    table = capsys.readouterr().out.split("\n\n")[0].splitlines()
+    assert [line.split()[0] for line in table[2:] if line[0] != " "] == SHIPPED
+
+
+def test_list_says_in_words_how_far_each_profile_is_tested(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program, ["profiles", "list"]) == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line for line in text.splitlines() if line and line[0] != " "}
+    assert rows["jetson-imu"].endswith("proved")
+    assert rows["rpi4-ecg"].endswith("data sheet")
+    assert rows["my-board"].endswith("yours")
+    assert "data sheet: never run on a board" in text
+    found = _json(capsys, "profiles", "list")["profiles"]
+    assert isinstance(found, list)
+    assert {entry["tier"] for entry in found} == {"proved", "datasheet", None}
+    assert run(program, ["profiles", "show", "rpi4-ecg"]) == 0
+    assert "tested: never run on a board" in capsys.readouterr().out
 
 
 def test_list_shows_a_faulty_profile_beside_the_good_ones(board: Path, capsys: pytest.CaptureFixture[str]) -> None:

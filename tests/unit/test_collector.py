@@ -181,7 +181,7 @@ def test_arrays_have_the_federations_shape_scale_and_types() -> None:
     assert windows.inputs["accel"][1, 0, 0] == pytest.approx(64 / spread)
 
 
-def test_a_sensor_that_fails_is_absent_and_opened_again_after_ten_seconds() -> None:
+def test_a_sensor_that_fails_is_absent_and_opened_again_after_two_seconds() -> None:
     sensor = Scripted([stretch(10)], None, [], endless=True)
     c = collector(sensor)
     c.poll(0.0)
@@ -189,9 +189,9 @@ def test_a_sensor_that_fails_is_absent_and_opened_again_after_ten_seconds() -> N
     c.poll(1.0)
     assert c.present() == frozenset()
     assert c.failures == {"imu": "imu: the bus answers no more"}
-    c.poll(10.9)
+    c.poll(2.9)
     assert sensor.opened == 0
-    c.poll(11.0)
+    c.poll(3.0)
     assert sensor.opened == 1
     assert not c.failures
     assert set(c.present()) == {"accel"}
@@ -254,5 +254,7 @@ def test_a_board_of_100_hz_gives_the_windows_of_a_federation_of_50_hz() -> None:
     assert c.modalities == ("accel", "gyro")
     twin = Collector(profile("jetson-imu"), HAR, slow, split="blocks")
     twin.poll(0.0)
-    np.testing.assert_array_equal(twin.train().times, train.times)
-    np.testing.assert_array_equal(twin.train().labels["har"], train.labels["har"])
+    # the low-pass looks 0.36 s beyond a window, so other windows are left out between training and holdout
+    _times, mine_at, twins_at = np.intersect1d(train.times, twin.train().times, return_indices=True)
+    assert len(mine_at) > 15
+    np.testing.assert_array_equal(twin.train().labels["har"][twins_at], train.labels["har"][mine_at])
