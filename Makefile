@@ -106,7 +106,7 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo pyproject.toml
-	@echo "installing the tools of the tests (about 60 MB) and the drivers' packages (about 50 MB)"
+	@echo "installing the tools of the tests (about 60 MB) and the drivers' packages (170 MB on disk, most of it OpenCV)"
 	@touch $(VENV)/.cut
 	@$(PIP) install -qq -e ".[torch,gateway,dev]"
 	@$(PIP) install -qq -e ".[hil]" 2>$(VENV)/hil.log || \

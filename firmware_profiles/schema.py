@@ -80,7 +80,7 @@ class ProfileSensor(_Table):
 class ProfileModality(_Table):
     """Channels of one sensor, cut into windows of `window` samples every `hop` samples at `rate_hz`.
 
-    `resample` in `preprocess` lets the device bring the signal to the federation's rate by linear interpolation.
+    `resample` in `preprocess` lets the device bring the signal to the federation's rate (low-pass or interpolation).
     """
 
     sensor: Name

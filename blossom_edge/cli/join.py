@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -105,6 +106,7 @@ def join(
     if labels and (mock or replay is not None):
         raise ConfigError("usage", "--label is for real sensors; --mock and --replay bring their own labels")
     label_values = parse_labels(labels)
+    check_machine()
     profile = profile_of(profile_name, sets)
     if replay is not None:
         read_recording(replay)  # what is wrong with it is said before anybody is called
@@ -165,6 +167,21 @@ def find_place(
         )
     hint = failed.hint or "is `blossom-aggregator serve` running there?"
     raise LinkError(failed.error_id, f"no gateway answers ({'; '.join(tried)})", hint=hint)
+
+
+def check_machine(platform: str = sys.platform, *, bits: int = sys.maxsize.bit_length() + 1) -> None:
+    """Refuse what cannot be a device: there are no packages for 32 bit, and no sensors as here outside Linux.
+
+    Raises:
+        ConfigError: `machine-unsupported`.
+    """
+    if platform.startswith("linux") and bits == 64:
+        return
+    if platform.startswith("linux"):
+        found, hint = f"a {bits}-bit Python", "install the 64-bit system image: torch and onnxruntime exist for it only"
+    else:
+        found, hint = platform, "use Linux; on Windows the Linux inside WSL 2"
+    raise ConfigError("machine-unsupported", f"found {found}, expected 64-bit Linux", hint=hint)
 
 
 def default_id(profile: str) -> str:

@@ -31,7 +31,7 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found["score"].items() if value is not None)
         model = "final model" if found["phase"] == "finished" else f"model of round {found['score_round']}"
         out.line(f"own score of the {model}: {scores}")
-    for name, sensor in found["sensors"].items():
+    for name, sensor in found.get("sensors", {}).items():
         if sensor["state"] != "ok":
             out.line(out.paint(f"sensor {name} is absent, {sensor['state']}: {sensor['reason']}", "warn"))
     out.line()
@@ -60,7 +60,7 @@ def why(out: Output, device: str | None, data_dir: Path | None) -> None:
         lines.append("join is not running; next: start it again, it goes on where it was")
     elif not found["connected"]:
         lines.append("the gateway does not answer, the device keeps trying; next: see whether the gateway runs")
-    for name, sensor in found["sensors"].items():
+    for name, sensor in found.get("sensors", {}).items():
         if sensor["state"] != "ok":
             lines.append(f"sensor {name} is absent, {sensor['state']}: {sensor['reason']}; it is tried again by itself")
     if found["waiting_for"]:

@@ -62,6 +62,7 @@ class Learner:
     """What computes, for people: `cpu, 2 threads`."""
     sensors: Callable[[], Mapping[str, Any]] = dict
     """What is known of the sensors, for `status`: plain data by sensor."""
+    close: Callable[[], None] = lambda: None
 
     def count(self) -> int:
         """Labelled windows that ever came."""
@@ -167,6 +168,8 @@ class Agent:
         """Say goodbye and close link and store."""
         if self.session.welcomed:
             self._publish(self.bye(self._connection, reason))
+        if self.learner is not None:
+            self.learner.close()
         self._link.close()
         self.store.close()
 

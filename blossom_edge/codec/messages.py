@@ -39,7 +39,7 @@ MAX_TRANSFER_BYTES = MAX_CHUNKS * MAX_CHUNK_BYTES
 class Part(BaseModel):
     """A piece of a message; strict, closed, frozen."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
 class WireMessage(Part):

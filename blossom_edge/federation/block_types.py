@@ -26,7 +26,7 @@ Options = tuple[tuple[str, int | float | str], ...]
 class BlockOptions(BaseModel):
     """The options that a block type has in the federation file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
     def plain(self) -> Options:
         """The options sorted by name, lists written as `32,64,128`: what a `BlockSpec` carries."""

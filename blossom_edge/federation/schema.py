@@ -34,7 +34,7 @@ MAX_TASKS = 32
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class FederationChannel(_Part):
@@ -95,7 +95,7 @@ class BlockSettings(BaseModel):
     A `fusion/TASK.MODALITY` has no type and no options of its own: they are those of `fusion/TASK`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
 
     type: Annotated[str, Field(max_length=32)] = ""
     visibility: Literal["shared", "private", "dual", "cohort", ""] = ""

@@ -274,7 +274,10 @@ class Windower:
         if kind is None:
             return None
         if kind.type != "classification":
-            return rows.astype(np.float64)
+            try:
+                return rows.astype(np.float64)
+            except ValueError:  # words where numbers are due: a source that labels something else
+                return None
         if rows.dtype.kind in "iu":
             known = (rows >= 0) & (rows < len(kind.classes))
             return np.where(known, rows, -1).astype(np.int64)

@@ -104,6 +104,7 @@ def make_learner(
             collector.num_seen,
             trainer.compute_note,
             lambda: _sensor_facts(collector),
+            collector.close,
         )
 
     return make

@@ -21,7 +21,15 @@ from blossom_edge.simulation.learner import make_learner
 from blossom_edge.simulation.world import SimulatedDevice, World
 from firmware_profiles.schema import Profile
 
-PROFILES = ("generic-mock", "jetson-imu", "rpi4-accel", "rpi4-gyro", "rpi5-imu-ecg")
+PROFILES = (
+    "generic-mock",
+    "jetson-imu",
+    "rpi4-accel",
+    "rpi4-gyro",
+    "rpi5-imu-ecg",
+    "jetson-orin-nano-av",
+    "rpi4-audio",
+)
 """Devices take these profiles in turn, without those that do not fit the federation."""
 LABELS_PER_CLASS = 4
 """So few labelled windows keep twenty devices quick."""

@@ -1,4 +1,4 @@
-"""Every profile that is called proved, on fake hardware through its real drivers: all checks of the conformance suite."""
+"""Every profile that is called proved, on fake hardware through its real drivers: the whole conformance suite."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from blossom_edge.testing.boards import FakeBoard
+from blossom_edge.doctor.hardware import write_report
+from blossom_edge.testing.boards import FakeBoard, open_trace
 from blossom_edge.testing.conformance import CHECKS, run_check
 from firmware_profiles import list_profiles, load_profile
 
@@ -51,7 +52,7 @@ def media(folder: Path, profile: str) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(("profile", "only"), HARDWARE, ids=[f"{p}-{'-'.join(o)}" for p, o in HARDWARE])
-def test_a_proved_profile_passes_every_check_on_fake_hardware(
+def test_a_proved_profile_passes_every_check_on_fake_hardware_and_its_trace_replays(
     profile: str, only: tuple[str, ...], tmp_path: Path
 ) -> None:
     for driver in only:
@@ -66,6 +67,18 @@ def test_a_proved_profile_passes_every_check_on_fake_hardware(
             assert failed == [], f"{profile} {sensor}"
             played = only == ("microphone",) or sensor in ("cam", "mic")
             assert [v.check for v in verdicts if v.status == "skipped"] == (["unplug"] if played else [])
+        tested = {sensor: board.subject(sensor, seconds=1.5, missing_share=0.3) for sensor in board.fakes}
+        _, trace = write_report(tmp_path, board.profile, tested, [], host=board.host, stem="trace")
+        assert trace is not None
+        replayed = open_trace(trace, profile)
+        for sensor, subject in tested.items():
+            readings = replayed[sensor].read(0.0)
+            values = np.concatenate([reading.values for reading in readings])
+            heard = subject.heard.reading.values
+            if not subject.settings.shape:  # a trace has all channels, a profile may use some of them
+                heard = heard[:, [subject.heard.channels.index(name) for name in replayed[sensor].channels]]
+            assert values.shape == heard.shape
+            assert values.mean(axis=0) == pytest.approx(heard.mean(axis=0), rel=0.05, abs=0.05 * np.abs(heard).max())
 
 
 def test_the_table_above_is_that_of_the_profiles_called_proved() -> None:

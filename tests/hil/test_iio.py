@@ -76,12 +76,13 @@ def test_the_times_are_those_at_which_the_samples_were_taken_by_either_clock(boa
 
 def test_a_mount_matrix_turns_the_axes_also_when_only_one_is_wanted(board: FakeIio, tmp_path: Path) -> None:
     chip = board.add(MPU6050, lambda channel, t: {"in_accel_x": 1.0, "in_accel_y": 2.0}.get(channel, 3.0))
-    chip.set_attribute("in_accel_mount_matrix", "0, 1, 0; -1, 0, 0; 0, 0, 1")
-    for channels, expected in ((ACCEL, [2.0, -1.0, 3.0]), (ACCEL[1:2], [-1.0])):
+    chip.set_attribute("in_accel_mount_matrix", "0.6, -0.8, 0; 0.8, 0.6, 0; 0, 0, 1")  # 53 degrees
+    # 0.6 - 1.6 = -1 and 0.8 + 1.2 = 2
+    for channels, expected in ((ACCEL, [-1.0, 2.0, 3.0]), (ACCEL[1:2], [2.0])):
         live = sensor(tmp_path, "mpu6050", channels)
         live.open()
         try:
-            np.testing.assert_allclose(gather(live, 1).values[0], expected, atol=0.0006)
+            np.testing.assert_allclose(gather(live, 1).values[0], expected, atol=0.001)
         finally:
             live.close()
 

@@ -33,7 +33,7 @@ def test_three_devices_with_different_sensors_come_to_the_end_of_their_federatio
     assert (status["running"], status["round"], status["running_here"]) == ("finished", 3, False)
     assert {d["id"]: d["modalities"] for d in status["devices"]} == {
         "a": ["accel"],
-        "both": ["accel", "ecg", "gyro"],
+        "both": ["accel", "audio", "ecg", "gyro"],
         "g": ["gyro"],
     }
     assert status["refusals"] == {}

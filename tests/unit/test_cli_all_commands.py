@@ -18,7 +18,8 @@ READING = {
     "blossom-edge": {
         "demo", "label", "status", "why", "privacy", "simulate", "version",
         "sensors find", "sensors watch", "sensors calibrate",
-        "profiles list", "profiles show", "profiles validate",
+        "profiles list", "profiles show", "profiles validate", "profiles detect", "profiles schema", "profiles new",
+        "doctor",
     },
     "blossom-aggregator": {"status", "why", "federations list", "federations show", "federations validate"},
 }  # fmt: skip

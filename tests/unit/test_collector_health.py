@@ -128,7 +128,7 @@ def test_the_sets_stay_the_same_objects_until_something_changes() -> None:
 
 
 def test_changes_are_logged_once_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="blossom_edge")
     bench = Bench()
     bench.run(3)
     bench.imu.fault = stuck
@@ -143,7 +143,7 @@ def test_changes_are_logged_once_with_the_reason(caplog: pytest.LogCaptureFixtur
 def test_a_sensor_three_percent_too_fast_is_resampled_from_its_true_rate_and_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="blossom_edge")
     bench = Bench(imu_hz=51.5)
     bench.run(80)
     (event,) = [record for record in caplog.records if record.getMessage() == "sensor-rate"]

@@ -14,6 +14,7 @@ LOGS = "blossom_edge/console/logs.py"
 ALLOWED: dict[str, str] = {
     "blossom_edge/sensors/drivers/iio_device.py": "sets attributes below /sys: hardware, no disk",
     "blossom_edge/testing/fake_iio_device.py": "makes a tree like /sys and FIFOs for tests",
+    "blossom_edge/testing/processes.py": "keeps the output of a test's programs in files of the test",
     "blossom_edge/testing/fake_serial.py": "sends lines into a pseudo terminal",
 }
 """Path of a module -> why it may write by itself: exports that a user asked for, log handlers."""

@@ -38,7 +38,7 @@ _KEEP_S = 4.0
 _LATE_S = 0.05
 _STALL_S, _STALL_PERIODS = 1.0, 20
 _NO_BUFFER = (errno.ENOENT, errno.EINVAL, errno.ENXIO, errno.ENODEV, errno.ENOTSUP)
-_AXES = "xyz"
+_AXES = ("x", "y", "z")
 _RANGED = ("m/s2", "rad/s", "T", "V", "A")
 
 
@@ -80,8 +80,8 @@ class IioDriver(PolledDriver):
         self.close()
         super().open()
         self.rate_hz = self.request.rate_hz
-        device = find_device(self.request.host, self.options.device, at=self.options.at)
         try:
+            device = find_device(self.request.host, self.options.device, at=self.options.at)
             if self.options.buffer is not False:
                 self._claim(device)
             picks = pick(self.request.channels, self.options.map, device)
@@ -92,7 +92,7 @@ class IioDriver(PolledDriver):
                 self._start(device, self._buffer, rate)
         except OSError as error:
             self.close()
-            raise explain(error, device.name) from error
+            raise explain(error, self.options.device) from error
         self._device = device
 
     def read(self, timeout_s: float) -> Samples:
