@@ -33,7 +33,7 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
         out.line(f"own score of the {model}: {scores}")
     for name, sensor in found.get("sensors", {}).items():
         if sensor["state"] != "ok":
-            out.line(out.paint(f"sensor {name} is absent, {sensor['state']}: {sensor['reason']}", "warn"))
+            out.line(out.paint(_absence(name, sensor), "warn"))
     out.line()
     rows = []
     for block in sorted({*found["versions"], *found["sent"], *found["outcomes"]}):
@@ -62,7 +62,7 @@ def why(out: Output, device: str | None, data_dir: Path | None) -> None:
         lines.append("the gateway does not answer, the device keeps trying; next: see whether the gateway runs")
     for name, sensor in found.get("sensors", {}).items():
         if sensor["state"] != "ok":
-            lines.append(f"sensor {name} is absent, {sensor['state']}: {sensor['reason']}; it is tried again by itself")
+            lines.append(f"{_absence(name, sensor)}; it is tried again by itself")
     if found["waiting_for"]:
         lines.append(f"versions not here yet: {', '.join(found['waiting_for'])}; they are asked for again")
     if found["unconfirmed"]:
@@ -91,6 +91,13 @@ def read_status(folder: Path, device: str | None) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(chosen.read_text("utf-8"))
     found["running_here"] = bool(found.get("running_here")) and is_alive(int(found.get("pid", 0)))
     return found
+
+
+def _absence(name: str, sensor: dict[str, Any]) -> str:
+    from blossom_edge.board.clock import local_text
+
+    since = f" since {local_text(sensor['since_utc'])}" if sensor.get("since_utc") else ""
+    return f"sensor {name} is absent{since}, {sensor['state']}: {sensor['reason']}"
 
 
 def _phase(found: dict[str, Any]) -> str:

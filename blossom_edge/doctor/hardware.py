@@ -15,6 +15,7 @@ from blossom_edge.board.identity import compatible
 from blossom_edge.doctor.finding import Finding
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.sensors.driver import Host
+from blossom_edge.sensors.labels import boot_id
 from blossom_edge.sensors.opening import needed_channels
 from blossom_edge.sensors.recordings import Recording, Stream, Track, write_recording
 from blossom_edge.testing.conformance import CHECKS, Heard, NotMet, Subject, Verdict, run_check
@@ -84,6 +85,8 @@ def write_report(
         "digest": profile.digest,
         "board": list(compatible(host.root)),
         "made_utc": clock.utc_stamp(),
+        "made_monotonic_s": round(host.clock(), 3),
+        "boot": boot_id(host.root),
         "clock": clock.knowledge().why,
         "passed": not any(finding.status == "fail" for finding in findings),
         "findings": [asdict(finding) for finding in findings],

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from blossom_edge.board.clock import TimeStamps, UtcClock
 from blossom_edge.client.agent import Learner
 from blossom_edge.client.fit import check_fit
 from blossom_edge.federation.schema import Federation
@@ -96,6 +98,7 @@ def make_learner(
         def poll(now: float) -> None:
             collector.poll(now)
 
+        stamps = TimeStamps(UtcClock(live.host.root if live is not None else Path("/")))
         all_at_once = replay is not None and not speed
         return Learner(
             trainer,
@@ -103,24 +106,32 @@ def make_learner(
             None if all_at_once else POLL_S,
             collector.num_seen,
             trainer.compute_note,
-            lambda: _sensor_facts(collector),
+            lambda: _sensor_facts(collector, stamps),
             collector.close,
         )
 
     return make
 
 
-def _sensor_facts(collector: Collector) -> dict[str, dict[str, Any]]:
-    """Per sensor: its state and why, how much its rate is off, and what became of its samples."""
-    drift, samples = collector.drift_ppm(), collector.sample_counts()
+def _sensor_facts(collector: Collector, stamps: TimeStamps) -> dict[str, dict[str, Any]]:
+    """Per sensor: its state, why and since when, how much its rate is off, and what became of its samples.
+
+    since_utc stays None while this board does not know the time; a change of before is stamped once it does.
+    """
+    drift, samples, health = collector.drift_ppm(), collector.sample_counts(), collector.health()
+    for name, verdict in health.items():
+        if math.isfinite(verdict.since_s):
+            stamps.mark((name, verdict.since_s), verdict.since_s)
+    list(stamps.settle())
     return {
         name: {
             "state": verdict.health.state,
             "reason": verdict.health.reason,
+            "since_utc": stamps.get((name, verdict.since_s)),
             "drift_ppm": drift[name],
             "samples": samples[name],
         }
-        for name, verdict in collector.health().items()
+        for name, verdict in health.items()
     }
 
 

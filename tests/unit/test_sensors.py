@@ -9,6 +9,7 @@ import pytest
 
 from blossom_edge.core.errors import ConfigError, HardwareError
 from blossom_edge.federation.load import load_federation
+from blossom_edge.sensors.collector import Collector
 from blossom_edge.sensors.driver import Host
 from blossom_edge.sensors.opening import close_sensors, open_sensors
 from blossom_edge.sensors.recordings import Recording, Stream, Track, write_recording
@@ -74,3 +75,64 @@ def test_a_recording_whose_classes_are_all_unknown_is_refused(tmp_path: Path) ->
     write_recording(tmp_path / "person.npz", Recording("test", {"watch": stream}, {"har": ("sit", "stand")}))
     with pytest.raises(ConfigError, match="labels/har: found sit, stand, expected some of PEN, ABD"):
         open_sensors(profile("rpi4-gyro"), federation=HAR, replay=tmp_path)
+
+
+TWO = """
+schema = 1
+title = "One sensor that is here, one that is not"
+
+[sensors.here]
+channels = [
+  { name = "x", unit = "m/s2", range = [-20.0, 20.0] },
+  { name = "y", unit = "m/s2", range = [-20.0, 20.0] },
+  { name = "z", unit = "m/s2", range = [-20.0, 20.0] },
+]
+
+[[sensors.here.sources]]
+driver = "test_live:Ramp"
+rate_hz = 50
+
+[sensors.away]
+channels = [
+  { name = "x", unit = "rad/s", range = [-9.0, 9.0] },
+  { name = "y", unit = "rad/s", range = [-9.0, 9.0] },
+  { name = "z", unit = "rad/s", range = [-9.0, 9.0] },
+]
+
+[[sensors.away.sources]]
+driver = "test_live:Ramp"
+rate_hz = 50
+missing = true
+
+[modalities.accel]
+sensor = "here"
+channels = ["x", "y", "z"]
+rate_hz = 50
+window = 128
+hop = 64
+
+[modalities.gyro]
+sensor = "away"
+channels = ["x", "y", "z"]
+rate_hz = 50
+window = 128
+hop = 64
+"""
+
+
+def test_a_board_with_one_of_its_sensors_goes_on_and_tells_of_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    path = tmp_path / "two.toml"
+    path.write_text(TWO)
+    sensors = open_sensors(load_profile(str(path)), federation=HAR)
+    try:
+        assert sorted(sensors) == ["away", "here"]
+        with pytest.raises(HardwareError, match=r"away: no source answered .*nothing at this address"):
+            sensors["away"].read(0.0)
+        collector = Collector(load_profile(str(path)), HAR, sensors)
+        collector.poll(0.0)
+        assert list(collector.failures) == ["away"]
+    finally:
+        close_sensors(sensors)
