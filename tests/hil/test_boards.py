@@ -24,6 +24,8 @@ HARDWARE = (
     ("rpi4-audio", ("microphone",)),
     ("jetson-orin-nano-av", ("camera", "microphone")),
 )
+QUICK = (("jetson-imu", ("iio",)), ("serial-ecg", ("serial",)))
+"""Those of the fast suite; the others are marked slow."""
 MODULES = {"mpu6050": "smbus2", "adafruit": "adafruit_ads1x15", "serial": "serial", "camera": "cv2"}
 
 
@@ -51,7 +53,14 @@ def media(folder: Path, profile: str) -> dict[str, Path]:
     return made
 
 
-@pytest.mark.parametrize(("profile", "only"), HARDWARE, ids=[f"{p}-{'-'.join(o)}" for p, o in HARDWARE])
+@pytest.mark.parametrize(
+    ("profile", "only"),
+    [
+        pytest.param(profile, only, id=f"{profile}-{'-'.join(only)}", marks=[] if quick else [pytest.mark.slow])
+        for profile, only in HARDWARE
+        for quick in [(profile, only) in QUICK]
+    ],
+)
 def test_a_proved_profile_passes_every_check_on_fake_hardware_and_its_trace_replays(
     profile: str, only: tuple[str, ...], tmp_path: Path
 ) -> None:
