@@ -58,7 +58,7 @@ def warnings(service: Service) -> list[str]:
     for key in sorted(state.versions):
         owners = len(state.owners(key))
         if state.federation.min_cohort(key.block) <= 1 and owners == 1:
-            found.append(f"{key}: 1 owner, the gateway sees its update alone (min_cohort is 1)")
+            found.append(f"{key}: 1 owner, who is let in at the broker sees its update alone (min_cohort is 1)")
         elif state.federation.min_cohort(key.block) <= 2 and owners == 2:
             found.append(f"{key}: 2 owners, each can work out the other's update")
     return found

@@ -108,6 +108,12 @@ def join(
     label_values = parse_labels(labels)
     check_machine()
     profile = profile_of(profile_name, sets)
+    if profile.compute.role != "train":
+        raise ConfigError(
+            "role-missing",
+            f"{profile.id}: compute.role is {profile.compute.role!r}, this version can only train",
+            hint="where torch fits: --set compute.role=train",
+        )
     if replay is not None:
         read_recording(replay)  # what is wrong with it is said before anybody is called
     name = check_name("the device id", device or default_id(profile.id))

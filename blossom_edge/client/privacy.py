@@ -49,7 +49,12 @@ def privacy_of(federation: Federation, modalities: tuple[str, ...], tasks: tuple
         Leaving("scores", "accuracy and loss of the received model on own holdout", "state", GATEWAY, "--holdout 0"),
         Leaving("membership", "that this device took part in a version", "commit", ALL, "leave the federation"),
         Leaving(
-            "state", "training, skipped and why, present modalities", "state, bye", GATEWAY, "leave the federation"
+            "state",
+            "training, skipped or slowed down and why (with the board's temperature, charge, memory), steps done, "
+            "present modalities",
+            "state, bye",
+            GATEWAY,
+            "leave the federation",
         ),
         Leaving(
             "identity",

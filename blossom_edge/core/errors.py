@@ -36,6 +36,7 @@ ERROR_IDS: dict[str, str] = {
     "replay-invalid": "a recording cannot be read",
     "package-missing": "an optional package is not installed",
     "machine-unsupported": "this kind of machine cannot be a device",
+    "role-missing": "a role that this version does not have yet",
     "nothing-found": "what was asked for does not exist",
     "demo-failed": "a process of the demo ended before its time",
     "usage": "the command was called with wrong arguments",
