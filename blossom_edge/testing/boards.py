@@ -175,7 +175,7 @@ class FakeBoard:
         def measure(channel: str, seconds: float) -> float:
             return 25.0 if channel == "temp" else self._signal(channel, seconds)
 
-        return self._on_bus(source, FakeMpu6050(measure))
+        return self._on_bus(source, FakeMpu6050(measure), 0x68)
 
     def _add_adafruit(self, name: str, sensor: ProfileSensor, source: Source) -> Any:
         kind = str(source.options.get("class", ""))
@@ -192,10 +192,14 @@ class FakeBoard:
                     return self._signal(channel.name, seconds) * gain
             return 0.0
 
-        return self._on_bus(source, FakeAds1115(volts))
+        return self._on_bus(source, FakeAds1115(volts), 0x48)
 
-    def _on_bus(self, source: Source, chip: Any) -> Any:
-        bus, address = int(source.options.get("bus", 1)), int(source.options["address"])
+    def _on_bus(self, source: Source, chip: Any, usual: int) -> Any:
+        """Put it where the source looks; None: on a bus that is no /dev/i2c-N."""
+        bus = source.options.get("bus", 1 if source.driver == "mpu6050" else "i2c")
+        address = int(source.options.get("address", usual))
+        if not isinstance(bus, int):
+            return None
         self._buses.setdefault(bus, {})[address] = chip
         return chip
 
@@ -242,9 +246,10 @@ class FakeBoard:
     def _move(self, channel: str, seconds: float) -> float:
         """A person who does activity 0, 1, 2, ...: another pace, strength and posture for each."""
         k = self.activity
-        unit, low, high = next(
-            (c.unit, *c.range) for s in self.profile.sensors.values() for c in s.channels if c.name == channel
-        )
+        found = [c for sensor in self.profile.sensors.values() for c in sensor.channels if c.name == channel]
+        if not found:  # a chip measures more than the profile takes
+            return 0.0
+        unit, (low, high) = found[0].unit, found[0].range
         phase = 2 * math.pi * seconds * (0.5 + 0.45 * k) + sum(map(ord, channel))
         wave, tremor = math.sin(phase), math.sin(61.8 * seconds + 7 * math.sin(17.3 * seconds))
         if unit == "m/s2":
