@@ -6,7 +6,6 @@ import hashlib
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 KEY_BYTES = 32
 """Length of a private and of a public key."""
@@ -23,7 +22,7 @@ class SigningKey:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._private = Ed25519PrivateKey.from_private_bytes(secret)
-        self._public_hex = self._private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+        self._public_hex = self._private.public_key().public_bytes_raw().hex()
 
     def __repr__(self) -> str:
         return f"SigningKey({self.fingerprint})"

@@ -3,7 +3,7 @@
 A message is a frozen model with strict fields (unknown ones are refused). It travels as JSON in the
 frame's header, or in the frame's body where it may be longer (`IN_BODY`); a chunk's bytes are the body.
 `KIND` is the number on the wire, `NAME` the last level of its topic, `SIGNED` whether a frame without
-a valid signature is refused.
+a valid signature is refused. A model is built when it is first used: a device never uses half of them.
 """
 
 from __future__ import annotations

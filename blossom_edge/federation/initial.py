@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blossom_edge.core.blocks import BlockSpec, Tensors
+from blossom_edge.federation.philox import philox_words
 
 
 def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors:
@@ -41,7 +42,7 @@ def _tensor(name: str, shapes: Mapping[str, tuple[int, ...]], text: str) -> NDAr
 def _uniform(shape: tuple[int, ...], bound: float, text: str) -> NDArray[np.float32]:
     """Uniform in [-bound, bound) from the upper 53 bits of each word."""
     key = int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
-    words = np.random.Philox(key=key).random_raw(math.prod(shape))
+    words = philox_words(key, math.prod(shape))
     unit = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
     values: NDArray[np.float32] = ((2.0 * unit - 1.0) * bound).astype(np.float32)
     return values.reshape(shape)

@@ -1,10 +1,14 @@
-"""Opens the sensors of a profile: simulated, replayed, or the first source of each that answers."""
+"""Opens the sensors of a profile: simulated, replayed, or the first source of each that answers.
+
+What simulates and replays is imported when it is used: a device with sensors of its own does without.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blossom_edge.core.errors import BlossomError, ConfigError, HardwareError
 from blossom_edge.federation.schema import Federation
@@ -12,10 +16,10 @@ from blossom_edge.sensors.base import Sensor
 from blossom_edge.sensors.calibration import Calibration
 from blossom_edge.sensors.driver import SIMULATED, Host
 from blossom_edge.sensors.live import LiveSensor
-from blossom_edge.sensors.recordings import Recording, read_recording
-from blossom_edge.sensors.replay import ReplaySensor
-from blossom_edge.sensors.synthetic import SyntheticSensor, SyntheticTask
 from firmware_profiles.schema import Profile, ProfileSensor, Source
+
+if TYPE_CHECKING:
+    from blossom_edge.sensors.recordings import Recording
 
 
 def open_sensors(
@@ -43,9 +47,7 @@ def open_sensors(
         HardwareError: `sensor-missing`: no sensor answers; with each source that was tried and why it did not answer.
         ConfigError: `replay-invalid`, or `usage` for a wrong speed.
     """
-    recording = read_recording(replay) if replay is not None else None
-    if recording is not None:
-        _check_labels(recording, federation)
+    recording = _read(replay, federation) if replay is not None else None
     sensors: dict[str, Sensor] = {}
     absent: list[HardwareError] = []
     try:
@@ -53,7 +55,7 @@ def open_sensors(
             settings = profile.sensors[name]
             if recording is not None:
                 pace = 0.0 if speed is None else speed
-                sensors[name] = ReplaySensor(recording, settings, needed=needed, speed=pace)
+                sensors[name] = _replay(recording, settings, needed, speed=pace)
                 sensors[name].open()
                 continue
             pace = 1.0 if speed is None else speed
@@ -110,6 +112,22 @@ def needed_channels(profile: Profile, federation: Federation | None) -> dict[str
     }
 
 
+def _read(path: Path, federation: Federation | None) -> Recording:
+    """A recording; its labels must be some of the federation's, if there is one."""
+    from blossom_edge.sensors.recordings import read_recording
+
+    recording = read_recording(path)
+    if federation is not None:
+        _check_labels(recording, federation)
+    return recording
+
+
+def _replay(recording: Recording, sensor: ProfileSensor, needed: tuple[str, ...], *, speed: float) -> Sensor:
+    from blossom_edge.sensors.replay import ReplaySensor
+
+    return ReplaySensor(recording, sensor, needed=needed, speed=speed)
+
+
 def _check_labels(recording: Recording, federation: Federation) -> None:
     for name, found in recording.label_names.items():
         task = federation.tasks.get(name)
@@ -139,7 +157,9 @@ def _simulate(
         path = source.options.get("path")
         if not isinstance(path, str):
             raise ConfigError("profile-invalid", "driver replay: path is missing", hint="name a recording")
-        return ReplaySensor(read_recording(Path(path)), sensor, needed=needed, speed=speed)
+        return _replay(_read(Path(path), None), sensor, needed, speed=speed)
+    from blossom_edge.sensors.synthetic import SyntheticSensor, SyntheticTask
+
     tasks = {
         name: SyntheticTask(task.type, len(task.classes), task.mean, task.spread)
         for name, task in federation.tasks.items()

@@ -85,3 +85,23 @@ def test_every_module_outside_models_and_training_does_without_torch() -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "blossom_edge.console.program" in json.loads(done.stdout)
+
+
+def test_a_device_with_sensors_of_its_own_loads_neither_numpy_random_nor_what_simulates_and_replays() -> None:
+    code = """
+import json, sys
+import blossom_edge.client.agent, blossom_edge.client.store, blossom_edge.sensors.opening
+from blossom_edge.federation.initial import initial_block
+from blossom_edge.federation.load import load_federation
+federation = load_federation("har")
+initial_block(federation.spec.blocks[0], federation.digest, 0)
+print(json.dumps(sorted(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=30, check=True
+    )
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {
+        "numpy.random", "blossom_edge.sensors.recordings", "blossom_edge.sensors.replay",
+        "blossom_edge.sensors.synthetic", "cryptography.hazmat.primitives.serialization",
+    }  # fmt: skip

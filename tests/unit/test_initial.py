@@ -7,6 +7,7 @@ import pytest
 from blossom_edge.core.blocks import BlockId, BlockSpec, Tensors
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.load import load_federation
+from blossom_edge.federation.philox import philox_words
 
 DIGEST = "d" * 64
 GOLDEN = "add55ab7329e4de683ee1ef689d7601d0a80080b5fd9997c3777979a3e93e1b2"
@@ -83,3 +84,16 @@ def test_a_layer_norm_starts_at_one_and_zero_and_a_concat_bias_at_zero() -> None
     assert (norm["norm.weight"] == 1.0).all()
     assert (norm["norm.bias"] == 0.0).all()
     assert (initial_block(spec_of("fusion/har"), DIGEST, 0)["bias"] == 0.0).all()
+
+
+@pytest.mark.parametrize("key", [0, 1, 1 << 64, (1 << 128) - 1, 0x0123456789ABCDEFFEDCBA9876543210])
+def test_the_words_are_those_of_numpys_philox_across_the_pieces_that_are_worked_on_together(key: int) -> None:
+    numpys = np.random.Philox(key=key).random_raw(3 * 16_384)
+    for count in (0, 1, 3, 4, 5, 16_383, 16_384, 16_385, 3 * 16_384):
+        assert np.array_equal(philox_words(key, count), numpys[:count]), count
+
+
+@pytest.mark.parametrize(("key", "count"), [(-1, 4), (1 << 128, 4), (0, -1)])
+def test_a_key_beyond_128_bits_or_a_negative_count_is_refused(key: int, count: int) -> None:
+    with pytest.raises(ValueError, match="a key of 0 to"):
+        philox_words(key, count)
