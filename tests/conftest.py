@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,15 @@ def house_settings(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.Tem
     home = tmp_path_factory.getbasetemp() / "home"
     for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(home / name.lower()))
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A command configures the log of its process, which is that of all tests: `caplog` would hear nothing any more."""
+    ours, root = logging.getLogger("blossom_edge"), logging.getLogger()
+    before = ours.propagate, ours.level, list(ours.handlers), list(root.handlers)
+    yield
+    ours.propagate, ours.level, ours.handlers[:], root.handlers[:] = before
 
 
 @pytest.fixture(scope="session", autouse=True)

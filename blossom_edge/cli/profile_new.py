@@ -22,8 +22,8 @@ FOLDER = Path("profiles")
 NONE = "none"
 WINDOW_S = 2.56
 """Length of a window proposed for a sensor that was found: 128 samples at 50 Hz."""
-_FRAMED = {"microphone": ("audio", "[40]", 98, 49), "camera": ("image", "[96, 96]", 1, 1)}
-"""Driver -> modality, shape, window and hop of what delivers frames: 98 spectra last a second, a picture is whole."""
+_FRAMED = {"microphone": ("audio", 98, 49), "camera": ("image", 1, 1)}
+"""Driver -> modality, window and hop of what delivers frames: 98 spectra last a second, a picture is whole."""
 
 
 @command(
@@ -137,7 +137,7 @@ def _found(host: Host) -> list[Found]:
     """What `sensors find` finds; a driver that cannot look, for want of a package, is passed over."""
     from blossom_edge.sensors.finding import find_sensors
 
-    return list(find_sensors(host).found)
+    return [found for found in find_sensors(host).found if found.is_proposal]
 
 
 def _sensor(found: Found, base: Profile | None) -> list[str]:
@@ -152,15 +152,13 @@ def _sensor(found: Found, base: Profile | None) -> list[str]:
     lines = source_lines(found)
     if known:
         return ["", *lines[lines.index(f"[[sensors.{found.sensor}.sources]]") :]]
-    if found.driver in _FRAMED and not any(line.startswith("shape") for line in lines):
-        lines.insert(1, f"shape = {_FRAMED[found.driver][1]}")
     return ["", *lines, *_modalities(found)]
 
 
 def _modalities(found: Found) -> list[str]:
     """One modality for each unit: an IMU is accel and gyro. One for all channels of what delivers frames."""
     if found.driver in _FRAMED:
-        name, _, window, hop = _FRAMED[found.driver]
+        name, window, hop = _FRAMED[found.driver]
         return _modality(name, found, [channel for channel, *_ in found.channels], window, hop)
     lines: list[str] = []
     units = list(dict.fromkeys(unit for _, unit, _, _ in found.channels))

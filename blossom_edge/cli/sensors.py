@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,11 @@ from blossom_edge.core.errors import ConfigError, HardwareError
 if TYPE_CHECKING:
     from blossom_edge.sensors.live import LiveSensor
     from blossom_edge.sensors.rest import Rest
-    from firmware_profiles import Profile
+    from firmware_profiles.schema import Profile, ProfileSensor
 
 HERE = "blossom_edge.cli.sensors"
 STEP_S = 0.5
-BAR = 24
+BAR = 20
 
 sensors = LazyGroup(
     "sensors",
@@ -51,6 +52,8 @@ def find(out: Output, profile_name: str | None, drivers: tuple[str, ...]) -> Non
         profile = profile_of(profile_name)
         extra += [source.driver for sensor in profile.sensors.values() for source in sensor.sources]
     search = find_sensors(Host.here(), drivers=[name for name in extra if name not in SIMULATED])
+    proposed = [f for f in search.found if f.is_proposal]
+    notes = [f"{f.driver}: {f.what}{f'; {f.note}' if f.note else ''}" for f in search.found if not f.is_proposal]
     found = [
         {
             "driver": f.driver,
@@ -59,20 +62,23 @@ def find(out: Output, profile_name: str | None, drivers: tuple[str, ...]) -> Non
             "rate_hz": f.rate_hz,
             "options": dict(f.options),
             "channels": [list(channel) for channel in f.channels],
+            "shape": list(f.shape),
             "note": f.note,
             "source": "\n".join(source_lines(f)),
         }
-        for f in search.found
+        for f in proposed
     ]
-    out.json({"found": found, "silent": search.silent})
+    out.json({"found": found, "notes": notes, "silent": search.silent})
     if not found:
         out.line("nothing found")
         out.note("see docs/hardware.md for wiring and overlays, or use --mock")
-    for f in search.found:
+    for f in proposed:
         out.line(out.paint(f"{f.driver}: {f.what}", "strong"))
         for line in source_lines(f):
             out.line(f"  {line}" if line else "")
         out.line()
+    for note in notes:
+        out.note(note)
     for name, why in search.silent.items():
         out.note(f"{name} could not look: {why}")
 
@@ -108,7 +114,7 @@ def watch(
             "sensor-missing", "no sensor of this profile answers", hint="try `blossom-edge sensors find`"
         )
     limit = (5.0 if out.as_json else float("inf")) if seconds is None else seconds
-    views = {name: _View(sensor, profile) for name, sensor in opened.items()}
+    views = {name: _View(sensor, profile.sensors[name]) for name, sensor in opened.items()}
     began, drawn = time.monotonic(), 0
     try:
         while time.monotonic() - began < limit:
@@ -199,10 +205,9 @@ def calibrate(
 class _View:
     """What one sensor delivered lately."""
 
-    def __init__(self, sensor: LiveSensor, profile: Profile) -> None:
+    def __init__(self, sensor: LiveSensor, settings: ProfileSensor) -> None:
         self._sensor = sensor
-        channels = {c.name: c for s in profile.sensors.values() for c in s.channels}
-        self._ranges = [channels[name].range for name in sensor.channels]
+        self._ranges = [channel.range for channel in settings.channels if channel.name in sensor.channels]
         self._times: list[float] = []
         self._last: Any = None
         self.count = 0
@@ -229,10 +234,11 @@ class _View:
         return (len(self._times) - 1) / (self._times[-1] - self._times[0])
 
     def lines(self, name: str, out: Output) -> list[str]:
-        """One line for the sensor and one per channel (the first eight)."""
+        """One line for the sensor, some for what is wrong, and one per channel (the first eight); none is too long."""
         source = self._sensor.source.driver if self._sensor.source is not None else "-"
         head = f"{name} ({source}): {self.rate_hz:.1f} of {self._sensor.rate_hz:g} Hz, {self.count} samples"
-        lines = [f"{out.paint(head, 'strong')}{out.paint('  ' + self.why, 'bad') if self.why else ''}"]
+        lines = [out.paint(head[: out.width], "strong")]
+        lines += [out.paint(line, "bad") for line in textwrap.wrap(self.why, out.width - 2, initial_indent="  ")]
         if self._last is None:
             return lines
         width = self._last.shape[1] // len(self._ranges)
@@ -243,7 +249,7 @@ class _View:
             place = min(BAR - 1, max(0, int((value - low) / (high - low) * BAR)))
             bar = "." * place + "#" + "." * (BAR - 1 - place)
             what = f"{unit}, mean of {width}" if width > 1 else unit
-            lines.append(f"  {channel:<8} {low:>10g} [{bar}] {high:<10g} {value:>12.5g} {what}")
+            lines.append(f"  {channel:<8} {low:>8.5g} [{bar}] {high:<8.5g} {value:>10.4g} {what}"[: out.width])
         return lines
 
     def summary(self) -> dict[str, Any]:
@@ -306,13 +312,13 @@ def _measure(out: Output, sensor: LiveSensor, seconds: float, wish: str, *, ask:
 
     if ask:
         click.prompt(f"{wish}, then press Enter", default="", show_default=False, err=True)
-    sensor.read(time.monotonic())  # what came while it was moved
-    end = time.monotonic() + seconds
+    began = time.monotonic()
     parts = []
-    while (left := end - time.monotonic()) > 0:
+    while (left := began + seconds - time.monotonic()) > 0:
         time.sleep(min(STEP_S, left))
         out.progress(int(10 * (seconds - left)), int(10 * seconds), "measuring")
-        parts += [reading.values for reading in sensor.read(time.monotonic())]
+        for reading in sensor.read(time.monotonic()):  # also of before, while it was moved
+            parts.append(reading.values[reading.times >= began])
     out.end_progress()
     values = np.concatenate(parts) if parts else np.zeros((0, len(sensor.channels)))
     return at_rest(values, sensor.channels, sensor.units)

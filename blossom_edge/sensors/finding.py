@@ -25,16 +25,28 @@ def find_sensors(host: Host, *, drivers: Iterable[str] = ()) -> Search:
     for name in dict.fromkeys([*driver_names(), *drivers]):
         try:
             found += driver_class(name).find(host)
-        except (BlossomError, OSError) as error:
+        except BlossomError as error:
             silent[name] = str(error)
-    return Search(tuple(found), silent)
+        except Exception as error:  # the outermost frame of ours around a driver of other people
+            silent[name] = f"{type(error).__name__}: {error}"
+    return Search(tuple(_without_doubles(found)), silent)
+
+
+def _without_doubles(found: Iterable[Found]) -> Iterable[Found]:
+    """All but those known by their address only which another driver knows."""
+    found = list(found)
+    known = {(f.options.get("bus"), f.options.get("address")) for f in found if not f.by_address}
+    return [f for f in found if not (f.by_address and (f.options["bus"], f.options["address"]) in known)]
 
 
 def source_lines(found: Found) -> list[str]:
     """What to write into a profile for it: the sensor with its channels, and the source."""
     lines = []
     if found.channels:
-        lines += [f"[sensors.{found.sensor}]", "channels = ["]
+        lines.append(f"[sensors.{found.sensor}]")
+        if found.shape:
+            lines.append(f"shape = {_toml(found.shape)}")
+        lines.append("channels = [")
         for name, unit, low, high in found.channels:
             lines.append(f'  {{ name = "{name}", unit = "{unit}", range = [{_toml(low)}, {_toml(high)}] }},')
         lines += ["]", ""]

@@ -233,7 +233,9 @@ def test_picamera2_gives_its_pictures_through_its_own_calls(monkeypatch: pytest.
         def create_video_configuration(self, **how: object) -> object:
             return how
 
-        def configure(self, how: object) -> None:
+        def configure(self, how: dict[str, dict[str, object]]) -> None:
+            if how["main"]["size"] == (16, 16):
+                raise RuntimeError("no such mode")
             done.append(how)
 
         def start(self) -> None:
@@ -259,6 +261,22 @@ def test_picamera2_gives_its_pictures_through_its_own_calls(monkeypatch: pytest.
     assert done == [{"main": main, "controls": {"FrameRate": 20.0}}, "start", "stop", "close"]
     with pytest.raises(HardwareError, match="camera 1"):
         make(backend="picamera2", device=1).open()
+    done.clear()
+    with pytest.raises(HardwareError, match="no such mode"):
+        make(backend="picamera2", width=16, height=16).open()
+    assert done == ["close"]  # else it would stay taken
+
+
+def test_a_picture_that_opencv_cannot_work_on_is_a_failed_camera_that_says_so(
+    root: Path, videos: list[FakeVideo], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise cv2.error("resize: bad size")
+
+    monkeypatch.setattr(cv2, "resize", fail)
+    with pytest.raises(HardwareError, match="resize: bad size"):
+        live(root).open()
+    until(lambda: videos[0].num_released == 1, "the camera to be let go", ())
 
 
 def test_cameras_are_found_without_metadata_nodes_and_codecs(tmp_path: Path) -> None:

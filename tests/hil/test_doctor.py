@@ -20,6 +20,7 @@ from blossom_edge.sensors.recordings import read_recording
 from blossom_edge.testing import needs
 from blossom_edge.testing.boards import FakeBoard
 from blossom_edge.testing.processes import free_port
+from tests.live import until
 
 pytest.importorskip("serial")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(150)]
@@ -134,9 +135,9 @@ def test_a_broker_that_takes_small_messages_only_is_named_with_its_setting(tmp_p
 
 
 def _wait_for(port: int) -> None:
-    for _ in range(500):
+    def answers() -> bool:
         with socket.socket() as probe:
-            probe.settimeout(0.02)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-    raise AssertionError(f"nobody listens on {port}")
+            probe.settimeout(1.0)
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    until(answers, f"somebody who listens on {port}", ())

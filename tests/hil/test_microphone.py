@@ -9,6 +9,7 @@ import pytest
 
 from blossom_edge.core.errors import ConfigError, HardwareError
 from blossom_edge.sensors.driver import Host
+from blossom_edge.sensors.drivers.wav_player import REMEMBER_S, WavPlayer
 from blossom_edge.sensors.live import LiveSensor
 from blossom_edge.testing.conformance import Subject, run_checks
 from firmware_profiles.schema import ProfileSensor
@@ -77,6 +78,17 @@ def test_a_recording_in_a_loop_goes_on(tmp_path: Path) -> None:
     driver = make(time, path=str(write(tmp_path / "a.wav", tone(1000, 0.3))), loop=True)
     driver.open()
     assert len(gather(driver, time, 2.0)) == 198
+
+
+def test_what_was_played_long_ago_is_forgotten_also_when_nobody_asks_for_classes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name / "one.wav", tone(HZ_1000, 0.1))
+    player = WavPlayer(str(tmp_path), 16000, channel=0, loop=True, clip_s=0.1)
+    for _ in range(180):
+        player.take(16000)
+    assert len(player._begins) <= (REMEMBER_S + 2) * 10
+    numbers = (179 + np.arange(10) / 10 + 0.05) * 16000
+    assert player.classes(numbers).tolist() == ["a", "b"] * 5
 
 
 def test_who_reads_late_gets_all_of_it_a_second_at_a_time(tmp_path: Path) -> None:

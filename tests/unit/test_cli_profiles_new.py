@@ -27,7 +27,7 @@ IMU = Found(
     {"bus": 1, "address": 0x69},
     (("ax", "m/s2", -39.2, 39.2), ("gx", "rad/s", -8.73, 8.73)),
 )
-CAMERA = Found("camera", "camera HD", "cam", 5.0, {"device": "/dev/video0"}, (("grey", "/", 0.0, 1.0),))
+CAMERA = Found("camera", "camera HD", "cam", 5.0, {"device": "/dev/video0"}, (("grey", "/", 0.0, 1.0),), "", (96, 96))
 
 
 @pytest.fixture

@@ -18,13 +18,14 @@ import contextlib
 import functools
 import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from blossom_edge.core.errors import ConfigError, HardwareError
-from blossom_edge.sensors.driver import Options, PolledDriver, Request, failed, need
+from blossom_edge.sensors.driver import Found, Host, Options, PolledDriver, Request, failed, need
+from blossom_edge.sensors.drivers.adafruit_chips import find_chips
 from blossom_edge.sensors.drivers.i2c import CircuitBus
 
 _READ = re.compile(r"([A-Za-z_][\w.]*)(?:\[(\d+)\])?")
@@ -145,6 +146,15 @@ class AdafruitDriver(PolledDriver):
         if isinstance(bus, CircuitBus):
             with contextlib.suppress(OSError):
                 bus.deinit()
+
+    @classmethod
+    def find(cls, host: Host) -> Iterable[Found]:
+        """What answers at the usual addresses of chips that we can name; reads a byte there and writes nothing.
+
+        Raises:
+            ConfigError: `package-missing`: there is a bus, but no smbus2.
+        """
+        return find_chips(host)
 
     def _set(self, device: Any, name: str, value: int | float | str) -> None:
         if not hasattr(device, name):

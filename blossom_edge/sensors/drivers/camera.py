@@ -61,6 +61,7 @@ FAIL_S = 2.0
 MOST_S = 1.0
 """No more of recorded files comes from one read, however late it is."""
 DEFAULT_FPS = 30.0
+PROPOSED_SHAPE = (96, 96)
 
 
 class CameraOptions(Options):
@@ -160,10 +161,8 @@ class CameraDriver(Driver):
         channels = tuple((name, "/", 0.0, 1.0) for name in "rgb")
         for camera in find_cameras(host):
             options = {"device": camera.device, "backend": camera.backend}
-            note = "shape = [96, 96]"
-            if camera.backend != "opencv":
-                note += "; never run on a board"
-            yield Found("camera", f"camera {camera.name}", "cam", 5.0, options, channels, note)
+            note = "" if camera.backend == "opencv" else "never run on a board"
+            yield Found("camera", f"camera {camera.name}", "cam", 5.0, options, channels, note, PROPOSED_SHAPE)
 
     def _check(self) -> None:
         request, what = self.request, ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from blossom_edge.core.errors import HardwareError
@@ -12,10 +12,15 @@ from blossom_edge.sensors.driver import Host, need
 
 BLOCK = 32
 """Most bytes in one block transfer of SMBus."""
+_MAINBOARD = re.compile(r"SMBus .*adapter.* at ")  # Linux, drivers/i2c/busses: i2c-i801.c, i2c-piix4.c and others
 
 
 class Bus(Protocol):
     """What we use of `smbus2.SMBus`. Each call may raise OSError: 121 nothing answers at this address."""
+
+    def read_byte(self, address: int) -> int:
+        """One byte, of whatever register the chip stands at; nothing is written."""
+        ...
 
     def read_byte_data(self, address: int, register: int) -> int:
         """One register."""
@@ -51,9 +56,30 @@ def open_bus(host: Host, number: int) -> Bus:
 
 
 def bus_numbers(host: Host) -> Iterator[int]:
-    """Numbers of the buses of this machine, rising."""
+    """Numbers of the buses of this machine on which sensors may be looked for, rising.
+
+    Without those of a PC's mainboard: reading may lock up a clock chip at 0x69 there (i2cdetect(8), option -r).
+    """
     found = (re.fullmatch(r"i2c-(\d+)", path.name) for path in host.path("/dev").glob("i2c-*"))
-    yield from sorted(int(match[1]) for match in found if match)
+    for number in sorted(int(match[1]) for match in found if match):
+        if not _MAINBOARD.match(_name(host, number)):
+            yield number
+
+
+def who_answers(bus: Bus, addresses: Iterable[int]) -> dict[int, bool]:
+    """Reads one byte at each address, as `i2cdetect -r` does: those that answer, and whether we may speak to them.
+
+    What a driver of the kernel holds answers, too, but not to us.
+    """
+    found = {}
+    for address in addresses:
+        try:
+            bus.read_byte(address)
+            found[address] = True
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                found[address] = False
+    return found
 
 
 def explain(error: OSError) -> tuple[str, str]:
@@ -134,6 +160,13 @@ class CircuitBus:
         except OSError:
             return False
         return True
+
+
+def _name(host: Host, number: int) -> str:
+    try:
+        return host.path(f"/sys/bus/i2c/devices/i2c-{number}/name").read_text("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _hint(error: OSError) -> str:

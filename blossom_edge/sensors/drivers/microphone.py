@@ -138,13 +138,13 @@ class MicrophoneDriver(Driver):
     def find(cls, host: Host) -> Iterable[Found]:
         """Sound cards that can record, and the sound server's input; none is opened."""
         channels = (("level", "dB", FLOOR_DB, HIGHEST_DB),)
-        note = f"shape = [{PROPOSED_BANDS}]; needs blossom-edge[audio] and apt install libportaudio2"
+        note, shape = "needs blossom-edge[audio] and apt install libportaudio2", (PROPOSED_BANDS,)
         for card in recording_cards(host):
             what = f"sound card {card.number} [{card.id}] {card.name}"
-            yield Found("microphone", what, "mic", 100.0, {"device": card.name}, channels, note)
+            yield Found("microphone", what, "mic", 100.0, {"device": card.name}, channels, note, shape)
         for name in named_inputs(host):
             what = f"input {name} of ALSA or a sound server"
-            yield Found("microphone", what, "mic", 100.0, {"device": name}, channels, note)
+            yield Found("microphone", what, "mic", 100.0, {"device": name}, channels, note, shape)
 
     def _check(self) -> None:
         request = self.request
