@@ -114,7 +114,9 @@ class Bench:
         self.imu = Wire(("ax", "ay", "az"), "m/s2", rate_hz=50.0, true_hz=imu_hz)
         self.heart = Wire(("ecg",), "V", rate_hz=100.0)
         self.wires: Mapping[str, Wire] = {"imu": self.imu, "heart": self.heart}
-        self.collector = Collector(PROFILE, FEDERATION, dict(self.wires), split="blocks", holdout=0.0)
+        self.collector = Collector(
+            PROFILE, FEDERATION, dict(self.wires), split="blocks", holdout=0.0, spawn=lambda work: work()
+        )
         self.now = 0.0
 
     def step(self) -> None:

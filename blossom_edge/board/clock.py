@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -123,6 +123,11 @@ class TimeStamps:
             del self._waiting[key]
             self._stamped[key] = stamp
             yield key, stamp
+
+    def forget_all_but(self, keys: Collection[Hashable]) -> None:
+        """Let go of moments that nobody will ask for again."""
+        self._waiting = {key: moment for key, moment in self._waiting.items() if key in keys}
+        self._stamped = {key: stamp for key, stamp in self._stamped.items() if key in keys}
 
     def get(self, key: Hashable) -> str | None:
         """The stamp of a moment; None while it has none."""

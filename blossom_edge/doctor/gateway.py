@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import time
@@ -172,7 +173,8 @@ class _Client:
         link = self._client.socket()
         self._client.loop_stop()
         if isinstance(link, socket.socket):
-            link.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):  # the broker was quicker
+                link.shutdown(socket.SHUT_RDWR)
             link.close()
 
     def close(self) -> None:

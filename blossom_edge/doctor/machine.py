@@ -52,7 +52,7 @@ try:
     step("cuda")
     found |= {"device": torch.cuda.get_device_name(), "cuda_ms": 1000 * (time.monotonic() - began)}
 except (RuntimeError, AssertionError) as error:
-    found["why_no_cuda"] = str(error).splitlines()[0]
+    found["why_no_cuda"] = (str(error).splitlines() or [type(error).__name__])[0]
 print(json.dumps(found))
 """
 """One training step on the CPU and one on CUDA: a step is the proof, what a flag says is not."""
@@ -231,7 +231,8 @@ def _run(script: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=STEP_TIMEOUT_S,
             check=False,
         )
@@ -240,5 +241,8 @@ def _run(script: str, *arguments: str) -> tuple[dict[str, Any] | None, str]:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return None, lines[-1] if lines else f"ended with code {done.returncode}"
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        found: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+    except ValueError:
+        return None, "it ended without an answer"
     return found, ""

@@ -32,7 +32,7 @@ class Reading:
 
 
 class Sensor(Protocol):
-    """One sensor of a profile, wherever its samples come from. Called from one thread.
+    """One sensor of a profile, wherever its samples come from. Called from one thread at a time.
 
     Real hardware says so with an attribute `live = True`, see `is_live`.
     """

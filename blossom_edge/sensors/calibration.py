@@ -62,11 +62,10 @@ def read_calibrations(folder: Path) -> dict[str, Calibration]:
     path = folder / FILE
     try:
         text = path.read_text("utf-8")
+        entries = {name: _Entry.model_validate(entry) for name, entry in json.loads(text).items()}
     except FileNotFoundError:
         return {}
-    try:
-        entries = {name: _Entry.model_validate(entry) for name, entry in json.loads(text).items()}
-    except (ValueError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise StorageError(
             "file-damaged", f"{path}: {error}", hint="delete it and run `blossom-edge sensors calibrate` again"
         ) from error

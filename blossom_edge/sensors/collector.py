@@ -22,6 +22,7 @@ from blossom_edge.sensors.division import Split, divide, has_label, keep_few, st
 from blossom_edge.sensors.health import Distrust, Health
 from blossom_edge.sensors.intake import SAME_RATE, Intake
 from blossom_edge.sensors.opening import close_sensors
+from blossom_edge.sensors.reopening import Reopening, Spawn, in_thread
 from blossom_edge.sensors.windows import LabelKind, Row, Windower, WindowShape
 from firmware_profiles.schema import Profile
 
@@ -29,6 +30,8 @@ REOPEN_AFTER_S = 2.0
 """A sensor that failed is opened again after this time, then after twice as long each time ..."""
 REOPEN_MOST_S = 30.0
 """... up to this. So is one that is silent or stuck."""
+CLOSE_S = 5.0
+"""How long `close` waits for a sensor that is just being opened."""
 KEEP_BYTES = 256 * 1024 * 1024
 """Windows kept take at most this much memory: matters for images only."""
 
@@ -45,11 +48,12 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Attempt:
-    """When a sensor that is not well is opened next. closed: whether it is closed until then."""
+    """When a sensor that is not well is opened next. failed: not to be read until then. opening: that is going on."""
 
     due_s: float
     wait_s: float = REOPEN_AFTER_S
-    closed: bool = False
+    failed: bool = False
+    opening: Reopening | None = None
 
     def again(self, now: float) -> None:
         self.wait_s = min(2 * self.wait_s, REOPEN_MOST_S)
@@ -64,6 +68,7 @@ class Collector:
         `holdout` is 0); where windows overlap, also the first training windows of the next ten are left out.
     labels_per_class: keep the label of only so many training windows per class, spread evenly over the time.
     capacity: number of windows kept, the newest.
+    spawn: runs what opens a sensor again, which may take long.
     `poll` belongs to one thread; the rest may be called from another one.
 
     Raises:
@@ -82,6 +87,7 @@ class Collector:
         seed: int = 0,
         capacity: int = 4096,
         tasks: Collection[str] | None = None,
+        spawn: Spawn = in_thread,
     ) -> None:
         if not 0 <= holdout < 1 or capacity < 1 or (labels_per_class is not None and labels_per_class < 1):
             raise ConfigError(
@@ -103,7 +109,7 @@ class Collector:
             if tasks is None or name in tasks
         }
         self._holdout, self._split, self._seed = holdout, split, seed
-        self._labels_per_class = labels_per_class
+        self._labels_per_class, self._spawn = labels_per_class, spawn
         longest_s = max(shape.span_s for shape in self._shapes.values())
         spans = {
             name: max((s.span_s for s in self._shapes.values() if s.sensor == name), default=longest_s)
@@ -129,8 +135,8 @@ class Collector:
     def poll(self, now: float) -> int:
         """Read all sensors up to `now` (monotonic seconds); returns the number of new labelled windows.
 
-        A sensor that fails is closed, its modalities are absent, and it is opened again after 2, 4, 8 ... 30 s. One
-        that delivers nonsense is absent until it has delivered sense for two windows.
+        The modalities of a sensor that fails are absent, and it is opened again after 2, 4, 8 ... 30 s; nobody waits
+        for that. One that delivers nonsense is absent until it has delivered sense for two windows.
         """
         if self._finished or self._closed:
             return 0
@@ -156,7 +162,9 @@ class Collector:
         Belongs to the thread that polls; windows stay, nothing new comes.
         """
         self._closed = True
-        close_sensors({name: intake.sensor for name, intake in self._intakes.items()})
+        opening = {name: attempt.opening for name, attempt in self._attempts.items() if attempt.opening is not None}
+        hang = {name for name, one in opening.items() if not one.give_up(CLOSE_S)}
+        close_sensors({name: intake.sensor for name, intake in self._intakes.items() if name not in hang})
 
     def train(self) -> WindowSet:
         """The windows to learn from, oldest first; the arrays are shared between calls: do not change them.
@@ -217,19 +225,9 @@ class Collector:
         return {name: intake.drift.ppm for name, intake in self._intakes.items()}
 
     def _read(self, name: str, intake: Intake, now: float) -> None:
-        attempt = self._attempts.get(name)
         try:
-            if attempt is not None and (attempt.closed or (intake.judge is not None and intake.judge.hangs(now))):
-                if now >= attempt.due_s:
-                    intake.sensor.close()
-                    attempt.closed = True
-                    attempt.again(now)
-                    intake.sensor.open()
-                    attempt.closed = False
-                    intake.opened(now)
-                    self._windower.set_rate(name, intake.rate_hz)
-                elif attempt.closed:
-                    return
+            if not self._is_open(name, intake, now):
+                return
             rate_hz = intake.rate_hz
             for piece in intake.take(intake.sensor.read(now), now):
                 self._windower.push(name, piece.reading, holes=piece.holes, restarted=piece.restarted)
@@ -239,10 +237,33 @@ class Collector:
                     log_event(_log, "sensor-rate", sensor=name, declared_hz=rate_hz, measured_hz=intake.rate_hz)
         except HardwareError as error:
             intake.failed(str(error))
-            intake.sensor.close()
             attempt = self._attempts.setdefault(name, _Attempt(now + REOPEN_AFTER_S))
-            attempt.closed = True
+            attempt.failed = True
             attempt.due_s = now + attempt.wait_s
+
+    def _is_open(self, name: str, intake: Intake, now: float) -> bool:
+        """Whether a sensor may be read. One that failed, is silent or is stuck is opened anew when it is time.
+
+        Raises:
+            HardwareError: it could not be opened.
+        """
+        attempt = self._attempts.get(name)
+        if attempt is None:
+            return True
+        if attempt.opening is None:
+            hangs = intake.judge is not None and intake.judge.hangs(now)
+            if now < attempt.due_s or not (attempt.failed or hangs):
+                return not attempt.failed
+            attempt.again(now)
+            attempt.opening = Reopening(intake.sensor, spawn=self._spawn)
+        if not attempt.opening.done:
+            return False
+        opening, attempt.opening = attempt.opening, None
+        opening.check()
+        attempt.failed = False
+        intake.opened(now)
+        self._windower.set_rate(name, intake.rate_hz)
+        return True
 
     def _review(self, name: str, intake: Intake, now: float) -> None:
         """Act on what is thought of a sensor now."""

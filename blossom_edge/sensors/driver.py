@@ -130,7 +130,8 @@ class Found:
     """A piece of hardware that a driver could read, with the source line that would do it.
 
     what: for people. sensor: a proposed name. options: the driver's keys. channels: (name, unit, low, high) each.
-    note: what to do or to know first.
+    shape: of one sample of a channel, () for a number. note: what to do or to know first. by_address: only something
+    that answers; dropped where another driver knows the chip. Without options and channels it proposes nothing.
     """
 
     driver: str
@@ -140,6 +141,13 @@ class Found:
     options: Mapping[str, Any] = field(default_factory=dict)
     channels: tuple[tuple[str, str, float, float], ...] = ()
     note: str = ""
+    shape: tuple[int, ...] = ()
+    by_address: bool = False
+
+    @property
+    def is_proposal(self) -> bool:
+        """Whether a source can be written for it; else it is only something to know."""
+        return bool(self.options or self.channels)
 
 
 class Driver(ABC):
@@ -279,7 +287,7 @@ def driver_class(name: str) -> type[Driver]:
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(
             "profile-invalid", f"{target} cannot be imported: {error}", hint="is its folder in PYTHONPATH?"
         ) from error

@@ -23,6 +23,8 @@ from blossom_edge.sensors.base import Reading, Sensor
 
 FILE = "label.json"
 BOOT_ID = "proc/sys/kernel/random/boot_id"
+KEEP_S = 1800.0
+"""What was said is forgotten after this time, once something newer was said: no sensor delivers samples that old."""
 
 
 class Label(BaseModel):
@@ -39,7 +41,7 @@ def boot_id(root: Path) -> str:
     """The kernel's name of this boot; empty where it has none."""
     try:
         return (root / BOOT_ID).read_text("ascii").strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 
@@ -131,6 +133,8 @@ class LabelTrack:
             return  # written for another federation
         since = max(label.since_s, self._changes[-1].since_s)
         self._changes.append(_Change(since, {**self._changes[-1].values, **label.values}))
+        while self._changes[1].since_s < since - KEEP_S:
+            del self._changes[0]
 
     def at(self, times: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
         """The labels at each time, in the form of `Reading.labels`."""

@@ -1,6 +1,7 @@
 """A sensor on real hardware: a driver in a thread of its own, its samples converted and kept until they are asked for.
 
-The thread reads on while the device trains, so that no kernel buffer overflows. Never judges the samples.
+The thread reads on while the device trains, so that no kernel buffer overflows. It closes the driver itself: nobody
+else is in a library of other people at the same time. Never judges the samples.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +26,11 @@ log = logging.getLogger("blossom_edge")
 READ_S = 0.2
 """How long one read of a driver may wait."""
 KEEP_S = 600.0
-"""Samples that nobody asks for are kept this long; older ones are dropped, which shows as a gap."""
+"""Samples that nobody asks for are kept this long ..."""
+KEEP_BYTES = 64 * 1024 * 1024
+"""... and no more than this of them; older ones are dropped, which shows as a gap. Matters for images only."""
 STOP_S = 5.0
-"""How long `close` waits for the thread."""
+"""How long `close` waits for the thread; a driver that comes back later is closed then."""
 
 
 class LiveSensor:
@@ -63,10 +66,10 @@ class LiveSensor:
         """The source that answered."""
         self.tried: tuple[str, ...] = ()
         """Sources that did not answer at the last `open`, with the reason."""
-        self._driver: Driver | None = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._samples: deque[Samples] = deque()
+        self._readings: deque[Reading] = deque()
+        self._num_bytes = 0
         self._error: BlossomError | None = None
         self._lock = threading.Lock()
         self._factor: NDArray[np.float64] = np.ones(1)
@@ -78,12 +81,17 @@ class LiveSensor:
         return False
 
     def open(self) -> None:
-        """Open the first source that answers and begin to read it.
+        """Open the first source that answers and begin to read it. May take as long as its drivers do.
 
         Raises:
-            HardwareError: `sensor-missing`, with each source that was tried and why it did not answer.
+            HardwareError: `sensor-missing`, with each source that was tried and why it did not answer;
+                `sensor-failed`: its thread of before still hangs in a driver.
         """
         self.close()
+        if self._thread is not None:
+            why = f"{self._name}: its driver does not come back from a call"
+            self._error = HardwareError("sensor-failed", why, hint="pull the plug and put it back; it is tried again")
+            raise self._error
         tried: list[str] = []
         for source in self._sources:
             driver: Driver | None = None
@@ -92,14 +100,17 @@ class LiveSensor:
                 driver.open()
                 self._prepare(driver, source)
             except BlossomError as error:
-                if driver is not None:
-                    driver.close()
-                hint = f" ({error.hint})" if error.hint else ""
-                tried.append(f"{source.driver}: {error}{hint}")
-                continue
-            self.source, self.tried = source, tuple(tried)
-            self._start(driver)
-            return
+                why = f"{error} ({error.hint})" if error.hint else str(error)
+            except Exception as error:  # the outermost frame of ours around a driver of other people
+                log.debug("driver cannot be opened", exc_info=True)
+                why = f"{type(error).__name__}: {error}"
+            else:
+                self.source, self.tried = source, tuple(tried)
+                self._start(driver)
+                return
+            if driver is not None:
+                _release(driver)
+            tried.append(f"{source.driver}: {why}")
         self.tried = tuple(tried)
         self._error = HardwareError(
             "sensor-missing",
@@ -111,22 +122,21 @@ class LiveSensor:
     def read(self, now: float) -> Sequence[Reading]:
         """What has come; never waits. The error of the driver comes after its last samples."""
         with self._lock:
-            samples, self._samples = list(self._samples), deque()
-            error = None if samples else self._error
+            readings, self._readings, self._num_bytes = list(self._readings), deque(), 0
+            error = None if readings else self._error
         if error is not None:
             raise HardwareError(error.error_id, str(error), hint=error.hint)
-        return [self._reading(part) for part in samples if len(part)]
+        return readings
 
     def close(self) -> None:
-        """Stop the thread and close the driver."""
+        """Stop the thread, which closes the driver; waits for it, but not for long."""
         self._stop.set()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if self._thread is not None:
             self._thread.join(STOP_S)
-        if self._driver is not None:
-            self._driver.close()
-        self._driver, self._thread = None, None
+            if not self._thread.is_alive():
+                self._thread = None
         with self._lock:
-            self._samples, self._error = deque(), None
+            self._readings, self._num_bytes, self._error = deque(), 0, None
 
     def _request(self, source: Source) -> Request:
         options = {key: value for key, value in source.options.items() if key != "gain"}
@@ -151,7 +161,6 @@ class LiveSensor:
 
     def _start(self, driver: Driver) -> None:
         self._stop = threading.Event()
-        self._driver = driver
         self._thread = threading.Thread(
             target=self._pump, args=(driver, self._stop), name=f"sensor {self._name}", daemon=True
         )
@@ -161,21 +170,28 @@ class LiveSensor:
         try:
             while not stop.is_set():
                 samples = driver.read(READ_S)
-                if not len(samples):
-                    continue
-                with self._lock:
-                    if stop.is_set():
-                        return
-                    self._samples.append(samples)
-                    oldest = float(samples.times[-1]) - KEEP_S
-                    while self._samples and float(self._samples[0].times[-1]) < oldest:
-                        self._samples.popleft()
+                if len(samples):
+                    self._keep(self._reading(samples), stop)
         except BlossomError as error:
             self._fail(error, stop)
         except Exception as error:  # the outermost loop of a thread that runs drivers of other people
             log.debug("driver failed", exc_info=True)
             why = f"{self._name}: {type(error).__name__}: {error}"
             self._fail(HardwareError("sensor-failed", why, hint="a fault in its driver?"), stop)
+        finally:
+            _release(driver)
+
+    def _keep(self, reading: Reading, stop: threading.Event) -> None:
+        with self._lock:
+            if stop.is_set():
+                return
+            self._readings.append(reading)
+            self._num_bytes += reading.values.nbytes
+            oldest = float(reading.times[-1]) - KEEP_S
+            while len(self._readings) > 1 and (
+                self._num_bytes > KEEP_BYTES or float(self._readings[0].times[-1]) < oldest
+            ):
+                self._num_bytes -= self._readings.popleft().values.nbytes
 
     def _fail(self, error: BlossomError, stop: threading.Event) -> None:
         with self._lock:
@@ -183,8 +199,20 @@ class LiveSensor:
                 self._error = error
 
     def _reading(self, samples: Samples) -> Reading:
+        """In the profile's units. Raises HardwareError: the driver does not deliver what `Samples` says."""
+        expected = (len(samples), len(self._factor))
+        if samples.values.shape != expected or any(len(kept) != len(samples) for kept in samples.labels.values()):
+            why = f"{self._name}: found values of shape {samples.values.shape}, expected {expected}, and as many labels"
+            raise HardwareError("sensor-failed", why, hint="a fault in its driver?")
         values = samples.values * self._factor + self._offset
-        if not self._settings.shape:
-            values = self._calibration.apply(values, self.channels, self.units)
-        labels: Mapping[str, NDArray[np.generic]] = samples.labels
-        return Reading(samples.times, values, dict(labels))
+        if self._settings.shape:  # frames are large, and windows are float32 anyway
+            return Reading(samples.times, values.astype(np.float32), dict(samples.labels))
+        return Reading(samples.times, self._calibration.apply(values, self.channels, self.units), dict(samples.labels))
+
+
+def _release(driver: Driver) -> None:
+    """Close a driver, whatever it thinks of it."""
+    try:
+        driver.close()
+    except Exception:  # the outermost frame of ours around a driver of other people
+        log.debug("driver cannot be closed", exc_info=True)

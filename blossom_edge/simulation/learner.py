@@ -119,6 +119,7 @@ def _sensor_facts(collector: Collector, stamps: TimeStamps) -> dict[str, dict[st
     since_utc stays None while this board does not know the time; a change of before is stamped once it does.
     """
     drift, samples, health = collector.drift_ppm(), collector.sample_counts(), collector.health()
+    stamps.forget_all_but({(name, verdict.since_s) for name, verdict in health.items()})
     for name, verdict in health.items():
         if math.isfinite(verdict.since_s):
             stamps.mark((name, verdict.since_s), verdict.since_s)

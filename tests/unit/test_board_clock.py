@@ -87,3 +87,11 @@ def test_a_screen_shows_local_time_with_its_zone(monkeypatch: pytest.MonkeyPatch
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_moments_that_nobody_will_ask_for_are_let_go(tmp_path: Path) -> None:
+    stamps = TimeStamps(UtcClock(tmp_path, monotonic=lambda: 100.0, wall=lambda: 0.0))  # never knows the time
+    for number in range(50):
+        stamps.mark(("imu", number), float(number))
+        stamps.forget_all_but({("imu", number), ("ecg", 0)})
+    assert list(stamps._waiting) == [("imu", 49)]

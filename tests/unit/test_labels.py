@@ -12,6 +12,7 @@ from blossom_edge.core.errors import ConfigError
 from blossom_edge.federation.load import load_federation
 from blossom_edge.sensors.base import Reading
 from blossom_edge.sensors.labels import (
+    KEEP_S,
     Label,
     LabelledSensor,
     LabelTrack,
@@ -109,3 +110,13 @@ def test_what_the_source_says_itself_goes_before_what_the_person_said(tmp_path: 
     own = LabelledSensor(OneReading({"har": np.array(["ROW"])}), track(tmp_path, har="PEN"))
     assert plain.read(0.0)[0].labels["har"].tolist() == ["PEN"]
     assert own.read(0.0)[0].labels["har"].tolist() == ["ROW"]
+
+
+def test_what_was_said_long_ago_is_forgotten_and_what_holds_is_not(tmp_path: Path) -> None:
+    labels = track(tmp_path, har="PEN")
+    for minute in range(1, 200):  # somebody changes it every minute
+        keep_label(tmp_path, Label(since_s=100.0 + 60 * minute, boot="b", values={"har": ("ROW", "PEN")[minute % 2]}))
+        labels.look()
+    assert len(labels._changes) <= KEEP_S / 60 + 2
+    end = 100.0 + 60 * 199
+    assert labels.at(np.array([end, end - 1.0, end - KEEP_S + 60.0]))["har"].tolist() == ["PEN", "ROW", "ROW"]

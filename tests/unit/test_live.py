@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
-from blossom_edge.core.errors import ConfigError, HardwareError
+from blossom_edge.core.errors import ConfigError, HardwareError, StorageError
 from blossom_edge.sensors.base import Reading
 from blossom_edge.sensors.calibration import Calibration, keep_calibration, read_calibrations
-from blossom_edge.sensors.driver import Host, Options, PolledDriver, Request, driver_class
+from blossom_edge.sensors.driver import Found, Host, Options, PolledDriver, Request, Samples, driver_class
+from blossom_edge.sensors.finding import find_sensors
 from blossom_edge.sensors.live import LiveSensor
 from blossom_edge.sensors.units import conversion
 from firmware_profiles.schema import ProfileSensor
@@ -43,6 +46,45 @@ class Ramp(PolledDriver):
         if self._count > self.options.fail_after:
             raise OSError(121, "Remote I/O error")
         return [float(self._count)] * self.request.width
+
+
+class Hanging(Ramp):
+    """A read that does not come back before it is let; all of them in one list."""
+
+    made: ClassVar[list[Hanging]] = []
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.reads, self.let, self.closed = threading.Event(), threading.Event(), threading.Event()
+        self.made.append(self)
+
+    def sample(self) -> Sequence[float]:
+        self.reads.set()
+        assert self.let.wait(20)
+        return super().sample()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class Foreign(Ramp):
+    """What people who do not know our errors write."""
+
+    class Options(Ramp.Options):
+        fault: str = ""
+
+    def open(self) -> None:
+        super().open()
+        if self.options.fault == "open":
+            raise ValueError("no such register")
+
+    @classmethod
+    def find(cls, host: Host) -> Iterable[Found]:
+        raise ValueError("where is the hardware?")
+
+    def read(self, timeout_s: float) -> Samples:
+        self._pause(0.001)
+        return Samples(np.array([self.request.host.clock()]), np.ones((1, 3)))
 
 
 def settings(*sources: dict[str, object]) -> ProfileSensor:
@@ -130,6 +172,65 @@ def test_the_samples_before_a_failure_come_first_and_the_sensor_opens_again() ->
         sensor.close()
 
 
+def test_a_driver_that_hangs_is_closed_by_its_own_thread_and_what_it_read_is_not_delivered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("blossom_edge.sensors.live.STOP_S", 0.05)
+    monkeypatch.setattr(Hanging, "made", [])
+    sensor = live(source(driver=f"{HERE}:Hanging"))
+    sensor.open()
+    (hanging,) = Hanging.made
+    assert hanging.reads.wait(20)
+    sensor.close()
+    assert not hanging.closed.is_set()
+    with pytest.raises(HardwareError, match="does not come back"):
+        sensor.open()
+    assert len(Hanging.made) == 1
+    hanging.let.set()
+    assert hanging.closed.wait(20)
+    with pytest.raises(HardwareError, match="does not come back"):  # samples, if any, would come before
+        sensor.read(0.0)
+
+    def opens() -> bool:
+        try:
+            sensor.open()
+        except HardwareError:
+            return False
+        return True
+
+    until(opens, "the thread's end", ())
+    assert len(Hanging.made) == 2
+    Hanging.made[1].let.set()
+    sensor.close()
+
+
+def test_what_drivers_of_other_people_raise_or_deliver_wrongly_is_a_failed_sensor() -> None:
+    sensor = live(source(driver=f"{HERE}:Foreign", fault="open"))
+    with pytest.raises(HardwareError, match="ValueError: no such register"):
+        sensor.open()
+    sensor = live(source(driver=f"{HERE}:Foreign"))
+    sensor.open()
+    try:
+        with pytest.raises(HardwareError, match=r"found values of shape \(1, 3\), expected \(1, 4\)"):
+            until(lambda: bool(sensor.read(0.0)) and False, "the failure", ())
+    finally:
+        sensor.close()
+
+
+def test_samples_that_nobody_asks_for_take_no_more_than_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blossom_edge.sensors.live.KEEP_BYTES", 20 * 4 * 8)  # 20 samples of 4 channels
+    monkeypatch.setattr("blossom_edge.sensors.live.READ_S", 0.005)
+    sensor = live(source(fail_after=60))
+    sensor.open()
+    try:
+        until(lambda: not any(t.name == "sensor imu" for t in threading.enumerate()), "the end of its thread", ())
+        reading = gather(sensor, 1)
+    finally:
+        sensor.close()
+    assert 10 <= len(reading) <= 20
+    assert reading.values[-1, 0] == pytest.approx(60 * 9.80665)
+
+
 def test_a_calibration_takes_the_bias_away_and_turns_the_axes() -> None:
     turned = Calibration(bias={"ax": 9.80665}, mount=((0.0, 1.0, 0.0), (-1.0, 0.0, 0.0), (0.0, 0.0, 1.0)))
     sensor = live(source(), calibration=turned)
@@ -199,3 +300,17 @@ def test_third_parties_register_a_driver_by_entry_point(tmp_path: Path, monkeypa
     (folder / "entry_points.txt").write_text(f"[blossom_edge.drivers]\nacme-ramp = {HERE}:Ramp\n")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert driver_class("acme-ramp") is Ramp
+
+
+def test_a_calibration_that_cannot_be_read_is_named_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "calibration.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StorageError, match=r"calibration\.json") as caught:
+        read_calibrations(tmp_path)
+    assert "sensors calibrate" in caught.value.hint
+
+
+def test_a_driver_of_other_people_that_cannot_look_does_not_keep_the_others_from_looking(tmp_path: Path) -> None:
+    search = find_sensors(Host(tmp_path), drivers=[f"{HERE}:Foreign", ":Nothing"])
+    assert search.silent[f"{HERE}:Foreign"] == "ValueError: where is the hardware?"
+    assert "cannot be imported" in search.silent[":Nothing"]
+    assert "iio" not in search.silent

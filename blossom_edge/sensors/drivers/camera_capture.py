@@ -181,9 +181,13 @@ def open_picamera(number: int, *, width: int, height: int, fps: float) -> Captur
     except ConfigError as error:
         hint = "apt install python3-picamera2, and a virtual environment made with --system-site-packages"
         raise ConfigError(error.error_id, str(error), hint=hint) from error
+    camera: Any = None
     try:
-        return PiCamera(picamera2.Picamera2(number), width, height, fps)
+        camera = picamera2.Picamera2(number)
+        return PiCamera(camera, width, height, fps)
     except (IndexError, RuntimeError) as error:
+        if camera is not None:
+            camera.close()  # else it stays taken, by this very process
         raise HardwareError(
             "sensor-missing",
             f"camera {number}: {error}",

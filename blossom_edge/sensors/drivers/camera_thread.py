@@ -85,7 +85,7 @@ class CameraThread:
     def _run(self) -> None:
         try:
             self._take()
-        except OSError as error:
+        except Exception as error:  # the outermost frame of this thread: OpenCV has errors of its own
             with self._change:
                 self._error = str(error) or type(error).__name__
                 self._change.notify_all()

@@ -42,24 +42,27 @@ _AXES = ("x", "y", "z")
 _RANGED = ("m/s2", "rad/s", "T", "V", "A")
 
 
+class IioOptions(Options):
+    """device: its name, label or iio:deviceN. at: its place on the bus, such as 1-0068, where there are several.
+
+    map: {channel of the profile = "in_accel_x"}, by default by unit and name. watermark: samples per wake-up, by
+    default a fifth of a second. buffer: true demands the buffer, false polls; by default it is taken if possible.
+    """
+
+    device: Annotated[str, Field(min_length=1)]
+    at: str = ""
+    map: Mapping[str, str] = {}
+    watermark: Annotated[int, Field(ge=1, le=4096)] | None = None
+    buffer: bool | None = None
+
+
 class IioDriver(PolledDriver):
     """One IIO device. Values come in SI units; times are when the kernel stamped the samples.
 
     A device without timestamps gets times that end at the moment of reading and lie one period apart.
     """
 
-    class Options(Options):
-        """device: its name, label or iio:deviceN. at: its place on the bus, such as 1-0068, where there are several.
-
-        map: {channel of the profile = "in_accel_x"}, by default by unit and name. watermark: samples per wake-up, by
-        default a fifth of a second. buffer: true demands the buffer, false polls; by default it is taken if possible.
-        """
-
-        device: Annotated[str, Field(min_length=1)]
-        at: str = ""
-        map: Mapping[str, str] = {}
-        watermark: Annotated[int, Field(ge=1, le=4096)] | None = None
-        buffer: bool | None = None
+    Options = IioOptions
 
     def __init__(self, request: Request) -> None:
         super().__init__(request)

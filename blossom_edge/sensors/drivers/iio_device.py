@@ -190,7 +190,10 @@ def find_device(host: Host, name: str, *, at: str = "") -> IioDevice:
     """
     here = list(devices(host))
     for device in here:
-        named = name in (device.name, device.folder.name) or device.read("label") == name
+        try:
+            named = name in (device.name, device.folder.name) or device.read("label") == name
+        except OSError:
+            continue  # another one, which is just being removed
         if named and (not at or at == device.where):
             return device
     wanted = f"{name!r} at {at}" if at else repr(name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,8 @@ MAX_BLOCKS = 100
 """5 s of sound that nobody reads; then blocks are lost and counted."""
 SILENT_S = 2.0
 """A card that sends no block for so long is gone."""
+_PORTAUDIO = threading.Lock()
+"""Cards are opened and closed in threads; PortAudio is begun and ended by one at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ class SoundCard:
         self._lost = False
         self.num_overflows = 0
         self._stream: Any = None
-        begin_anew(self._sounddevice)
-        self._sounddevice._initialize()  # noqa: SLF001  # counted there: tells that a card is open
+        with _PORTAUDIO:
+            begin_anew(self._sounddevice)
+            self._sounddevice._initialize()  # noqa: SLF001  # counted there: tells that a card is open
         try:
             self.rate_hz = self._open(device if device != "" else None, rates_hz)
         except HardwareError:
@@ -90,7 +94,8 @@ class SoundCard:
         if self._stream is not None:
             with contextlib.suppress(module.PortAudioError):  # a card that was pulled out cannot be stopped
                 self._stream.close()
-        module._terminate()  # noqa: SLF001
+        with _PORTAUDIO:
+            module._terminate()  # noqa: SLF001
 
     def _open(self, device: int | str | None, rates_hz: Sequence[int]) -> int:
         module, why = self._sounddevice, "it has no rate of ours"

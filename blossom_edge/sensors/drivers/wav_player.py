@@ -15,6 +15,8 @@ from blossom_edge.sensors.drivers.recorded_files import class_of, recorded_files
 
 BLOCK = 8192
 """Samples that are read from a file at once."""
+REMEMBER_S = 60.0
+"""Of what was played so long ago nobody asks for the class any more."""
 HISS_DB = -60.0
 """Of what fills up a clip, relative to a sine of full scale. A second of zeros would look like a stuck microphone."""
 
@@ -51,14 +53,14 @@ class WavPlayer:
             self._rest = np.concatenate([self._rest, part])
         result, self._rest = self._rest[:count], self._rest[count:]
         self._num_out += len(result)
+        while len(self._begins) > 1 and self._begins[1] < self._num_out - REMEMBER_S * self._rate_hz:
+            del self._begins[0], self._classes[0]
         return result
 
     def classes(self, samples: _Floats) -> NDArray[np.str_]:
-        """The class of each of these samples by number, from the folder of its file; only for those taken last."""
+        """The class of each of these samples by number, the folder of its file; only for those of the last minute."""
         places = np.searchsorted(self._begins, samples, side="right") - 1
         result: NDArray[np.str_] = np.array(self._classes, dtype=np.str_)[places]
-        drop = int(places[0]) if len(places) else 0
-        del self._begins[:drop], self._classes[:drop]
         return result
 
     def _play(self) -> Iterator[_Floats]:
