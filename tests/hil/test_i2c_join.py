@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live import WINDOWS, Place, rounds_of
+from live import TINY, WINDOWS, Place, rounds_of
 
 from aggregator.broker.mosquitto import find_mosquitto
 
@@ -35,7 +35,7 @@ with install_fake_smbus2({7: {0x68: chip}}):
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
+    place = Place(tmp_path, TINY.replace("stop_rounds = 3", "stop_rounds = 3\nevery_s = 6.0"))  # time for ten windows
     yield place
     place.close()
 

@@ -118,7 +118,31 @@ def test_without_a_join_that_runs_it_warns(joined: Path, label: Callable[..., An
     code, told, err = label("move=walk")
     assert (code, told["labels"]) == (0, {"move": "walk"})
     assert "warning: join of me is not running; the label holds from its next start on" in err
-    assert label()[2] == ""  # nothing was said, nothing is wrong
+    assert label()[2] == "warning: join of me is not running\n"
+
+
+def test_the_same_task_twice_is_refused_and_says_nothing(label: Callable[..., Any]) -> None:
+    code, told, _ = label("move=rest", "move=walk")
+    assert (code, told["error"]["id"]) == (2, "usage")
+    assert told["error"]["message"] == "task move: found 'rest' and 'walk', expected one class"
+    assert label()[1]["labels"] == {}
+
+
+def test_of_two_that_run_one_must_be_chosen(joined: Path, label: Callable[..., Any]) -> None:
+    here = json.loads((joined / "devices/me/status.json").read_text())
+    for name, running in (("you", True), ("old", False)):
+        folder = joined / "devices" / name
+        folder.mkdir()
+        (folder / "status.json").write_text(json.dumps({**here, "device": name, "running_here": running}))
+    code, told, _ = label("move=walk")
+    assert (code, told["error"]["id"]) == (2, "usage")
+    assert told["error"]["message"] == "2 devices run here: me, you"
+    assert label("move=walk", "--id=you")[1] == {"device": "you", "labels": {"move": "walk"}}
+    assert "labels" not in label("--id=old")[1]  # never entered a federation, does not run
+    (joined / "devices/you/status.json").unlink()
+    assert label("move=run")[1]["device"] == "me"  # the only one that runs, though `old` is newer
+    code, told, _ = label("--id=nobody")
+    assert told["error"]["hint"] == "there is me"
 
 
 def test_where_nobody_joined_there_is_nobody_to_tell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -171,12 +195,12 @@ def test_a_running_device_takes_part_from_its_label_on(tmp_path: Path, gateway: 
         refused = say("move=dance")
         assert refused.returncode == 2
         assert "expected one of rest, walk, run" in refused.stderr
-        assert say("move=walk").stdout == "move: walk\n"
+        assert say("move=walk").stdout == "board: move=walk\n"
         walked = running.wait_for(lambda: took_part(0), "a round with what it learned of walking")
         board.activity = 2
-        assert say("move=run").stdout == "move: run\n"
+        assert say("move=run").stdout == "board: move=run\n"
         running.wait_for(lambda: took_part(walked), "a round with what it learned of running besides")
         ended = say("move=")
-        assert (ended.stdout, ended.stderr) == ("no label\n", "")
+        assert (ended.stdout, ended.stderr) == ("board: no label\n", "")
         assert joined.end() == 0
         assert "join of board is not running" in say("move=rest").stderr

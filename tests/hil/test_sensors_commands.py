@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import math
 import os
@@ -72,7 +73,9 @@ class Terminal:
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         environ = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", **env}
-        self._child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environ)
+        # a run started in the background (CI) ignores Ctrl-C and hands that on; a program in a terminal does not
+        hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        self._child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environ, preexec_fn=hear)
         os.close(slave)
         self._bytes = b""
 
@@ -102,7 +105,7 @@ class Terminal:
         deadline = time.monotonic() + WAIT_S
         while self._child.poll() is None and time.monotonic() < deadline:
             _ = self.said
-        return self._child.wait(1.0), self.said
+        return self._child.wait(WAIT_S), self.said
 
     def close(self) -> None:
         if self._child.poll() is None:
@@ -216,6 +219,67 @@ def test_an_unplugged_sensor_says_why_on_the_screen_and_the_code_is_4(board: Fak
     shown = [line for line in screen(said) if line and line != "^C"]
     assert sum(line.startswith("imu (iio)") for line in shown) == 1  # drawn over, not below
     assert "the device" in shown[1]
+
+
+def test_a_sensor_that_is_plugged_in_again_is_shown_again(board: FakeBoard, terminal: Terminal) -> None:
+    terminal.wait_for(lambda said: "az" in said, "the first bars")
+    board.fakes["imu"].unplug()
+    gone = terminal.wait_for(lambda said: "no samples for" in screen(said)[0], "that nothing comes")
+    assert not [line for line in screen(gone) if line.startswith("  az")]  # an old bar looks like one of now
+    board.fakes["imu"].replug()
+    terminal.wait_for(lambda said: any(line.startswith("  az") for line in screen(said)), "bars again")
+    code, said = terminal.end()
+    assert code == 0, said
+    assert "Hz" in screen(said)[0]
+
+
+def test_ctrl_c_while_calibrate_waits_for_a_key_ends_it_with_130(board: FakeBoard, tmp_path: Path) -> None:
+    words = ["--profile", str(tmp_path / "mine.toml"), "--data-dir", str(tmp_path / "data")]
+    terminal = Terminal([*EDGE, "sensors", "calibrate", *words], {"BLOSSOM_ROOT": str(board.host.root)})
+    try:
+        terminal.wait_for(lambda said: "then press Enter" in said, "the question")
+        code, said = terminal.end()
+    finally:
+        terminal.close()
+    assert code == 130
+    assert said.endswith("\n")
+    assert not (tmp_path / "data").exists()
+
+
+def test_calibrate_without_anybody_to_press_a_key_names_yes(board: FakeBoard, tmp_path: Path) -> None:
+    words = ["--profile", str(tmp_path / "mine.toml"), "--data-dir", str(tmp_path / "data")]
+    code, _, err = edge("sensors", "calibrate", *words, root=board.host.root)
+    assert code == 2
+    assert err.splitlines()[-1].startswith("error: the input ended at a question")
+    assert "--yes" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sensor=angular", "--up=+z", "--then-up=+x"), "angular has 0 channels in m/s2, expected the 3 axes"),
+        (("--sensor=linear", "--up=+z"), "linear has 1 channels in m/s2, expected the 3 axes"),
+        (("--sensor=linear",), "linear has channels in m/s2, expected a gyroscope's in rad/s; say with --up"),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said_before_the_sensor_is_opened(
+    words: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "two.toml").write_text(TWO)
+    command = ["sensors", "calibrate", "--profile", str(tmp_path / "two.toml"), "--data-dir", str(tmp_path / "data")]
+    assert run(program, [*command, *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "press Enter" not in err
+
+
+@pytest.mark.parametrize("command", [("sensors", "watch"), ("sensors", "calibrate"), ("doctor",)])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
+def test_a_time_that_is_none_is_refused(
+    command: tuple[str, ...], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(program, [*command, "--profile=jetson-imu", f"--seconds={seconds}"]) == 2
+    assert f"found {seconds}, expected a number of seconds above 0" in capsys.readouterr().err
 
 
 def test_watch_tells_numbers_as_json(board: FakeBoard, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -343,7 +407,7 @@ def test_a_moving_device_is_refused_and_nothing_is_kept(
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("words", [["--then-up=+x"], ["--up=+w"], ["--sensor=heart"]])
+@pytest.mark.parametrize("words", [["--then-up=+x"], ["--up=+w"], ["--up=+x", "--then-up=-x"], ["--sensor=heart"]])
 def test_wrong_words_are_refused_before_anything_is_measured(
     words: list[str], board: FakeBoard, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
