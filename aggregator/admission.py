@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from aggregator.round_state import RoundState, may_enter
@@ -12,6 +13,9 @@ from blossom_edge.core.names import DeviceId
 
 NORM_HISTORY_MIN = 8
 NORM_FACTOR = 20.0
+QUIET_RMS = 0.002
+"""Updates that change a value by less than this on average (root mean square) say nothing of how long real ones are: a
+device with one class alone has nothing to learn and sends next to nothing, until the second class comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,16 @@ def judge(
 
 
 def judge_norm(state: RoundState, key: BlockKey, norm: float) -> Refused | None:
-    """Refuse an update that is far longer than the accepted ones of its block."""
+    """Refuse an update that is far longer than the accepted ones of its block, and than a quiet one."""
     history = sorted(state.norms.get(key, ()))
     if len(history) < NORM_HISTORY_MIN:
         return None
-    median = max(history[len(history) // 2], 1e-12)
-    if norm <= NORM_FACTOR * median:
+    quiet = QUIET_RMS * math.sqrt(state.spec[key.block].num_values)
+    median = history[len(history) // 2]
+    usual, name = (median, "the median") if median >= quiet else (quiet, "that of a quiet update,")
+    if norm <= NORM_FACTOR * usual:
         return None
-    reason = f"norm {norm:.4g} is {norm / median:.0f} times the median {median:.4g} of {key} (limit {NORM_FACTOR:.0f})"
+    reason = f"norm {norm:.4g} is {norm / usual:.0f} times {name} {usual:.4g} of {key} (limit {NORM_FACTOR:.0f})"
     return Refused("norm", reason, "look at this device's sensors and labels")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from firmware_profiles.schema import UNITS, KeyPath, Profile, contradictions
+from firmware_profiles.wording import what
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +22,9 @@ else:
 
 _OWN_KEYS = ("id", "extends", "abstract", "tier")
 """Keys that say what a file is; a child does not inherit them."""
+
+CHECK_AGAIN = "`blossom-edge profiles validate FILE` checks it again"
+"""The next step after a fault that names itself."""
 
 
 class ProfileError(ValueError):
@@ -129,7 +133,15 @@ def _files(folders: Sequence[Path]) -> Iterator[Path]:
             yield from sorted(folder.glob("*.toml"))
 
 
-def _find(name_or_path: str, folders: Sequence[Path]) -> Path:
+def _is_abstract(file: Path) -> bool:
+    try:
+        return bool(_read(file).get("abstract"))
+    except ProfileError:
+        return False
+
+
+def _find(name_or_path: str, folders: Sequence[Path], *, parents: bool = False) -> Path:
+    """The file. parents: whether those that only serve as a parent are offered in the error."""
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         path = Path(name_or_path).expanduser()
         if path.is_file():
@@ -140,7 +152,7 @@ def _find(name_or_path: str, folders: Sequence[Path]) -> Path:
     for folder in folders:
         if (folder / f"{name_or_path}.toml").is_file():
             return folder / f"{name_or_path}.toml"
-    have = sorted({file.stem for file in _files(folders)})
+    have = sorted({file.stem for file in _files(folders) if parents or not _is_abstract(file)})
     raise ProfileError(
         "profile-not-found", [f"there is no profile {name_or_path!r}"], hint=_suggestion(name_or_path, have)
     )
@@ -199,7 +211,7 @@ def _find_parent(parent: object, file: Path, folders: Sequence[Path]) -> Path:
         raise ProfileError("profile-invalid", [f"{file}: extends: found {parent!r}, expected one name as text"])
     is_path = "/" in parent or parent.endswith(".toml")
     try:
-        return _find(str(file.parent / parent) if is_path else parent, (file.parent, *folders))
+        return _find(str(file.parent / parent) if is_path else parent, (file.parent, *folders), parents=True)
     except ProfileError as error:
         raise ProfileError("profile-invalid", [f"{file}: extends: {error}"], hint=error.hint) from error
 
@@ -245,26 +257,27 @@ def _validate(values: dict[str, Any], layers: Sequence[_Layer]) -> Profile:
     faults += contradictions(values)
     if profile is not None and not faults:
         return profile
-    lines = [f"{_origin(path, layers)}: {'.'.join(map(str, path))}: {what}" for path, what in faults]
-    hint = "`blossom-edge profiles validate FILE` checks it again"
-    raise ProfileError("profile-invalid", sorted(dict.fromkeys(lines)), hint=hint)
+    lines = [f"{_origin(path, layers)}: {'.'.join(map(str, path))}: {fault}" for path, fault in faults]
+    raise ProfileError("profile-invalid", sorted(dict.fromkeys(lines)), hint=CHECK_AGAIN)
 
 
 def _say(fault: Mapping[str, Any]) -> str:
     """One fault of pydantic in our words, with what was found."""
-    kind, path = fault["type"], fault["loc"]
+    kind, path, given = fault["type"], fault["loc"], fault["input"]
     if kind == "extra_forbidden":
         return f"there is no such key; {_suggestion(str(path[-1]), _keys_at(path[:-1]))}"
     if kind == "missing":
         return "is missing"
     if path[-1] == "unit":
-        return f"found {fault['input']!r}, expected a SenML unit: {', '.join(UNITS)}"
+        return f"found {given!r}, expected a SenML unit: {', '.join(UNITS)}"
     if kind == "string_pattern_mismatch":
-        return f"{fault['input']!r} is no name here, expected a pattern of {fault['ctx']['pattern']}"
-    message = str(fault["msg"])
-    if isinstance(fault["input"], Mapping | list):
-        return message[0].lower() + message[1:]
-    return f"found {fault['input']!r}, expected: {message[0].lower() + message[1:]}"
+        return f"{given!r} is no name here, expected a pattern of {fault['ctx']['pattern']}"
+    if kind == "tuple_type" and isinstance(given, Mapping):
+        tables = path[-1] in ("sources", "channels")
+        return "found a table, expected a list" + (
+            f": write [[{'.'.join(map(str, path))}]] with two brackets" if tables else ""
+        )
+    return what(fault)
 
 
 def _keys_at(path: Sequence[str | int]) -> list[str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from blossom_edge.cli.options import data_dir_option, edge_folder
+from blossom_edge.cli.options import data_dir_option, edge_folder, say_root, seconds_option
 from blossom_edge.console.output import Output
 from blossom_edge.console.program import command
+from blossom_edge.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from blossom_edge.doctor.finding import Finding
@@ -32,10 +35,12 @@ EXIT = {"sensors": 4, "gateway": 3, "machine": 1}
 @click.option("--gateway", metavar="HOST:PORT", help="Check the way to this gateway [else $BLOSSOM_GATEWAY, if set].")
 @click.option("--federation", metavar="NAME", help="Which one, if the gateway has several.")
 @click.option("--password", envvar="BLOSSOM_PASSWORD", metavar="WORD", help="The federation's [$BLOSSOM_PASSWORD].")
-@click.option("--seconds", type=float, default=3.0, show_default=True, metavar="S", help="How long to listen.")
+@seconds_option("How long to listen.", default=3.0)
 @click.option("--hil", is_flag=True, help="Run the whole conformance suite; write a report and a trace.")
 @click.option("--unplug", is_flag=True, help="With --hil: ask for each plug to be pulled and put back.")
-@click.option("--report", "report_folder", type=click.Path(path_type=Path), metavar="FOLDER", help="Where to [hil/].")
+@click.option(
+    "--report", "report_folder", type=click.Path(path_type=Path), metavar="FOLDER", help="With --hil: where to [hil/]."
+)
 @click.option("--id", "device", metavar="ID", help="Name of this device [profile and a part of the machine id].")
 @data_dir_option
 def doctor(
@@ -52,18 +57,25 @@ def doctor(
     device: str | None,
     data_dir: Path | None,
 ) -> int:
-    """Check this machine, its sensors and the way to the gateway. Exit code 0, or that of what is red (4, 3, 1)."""
+    """Check this machine, its sensors and the way to the gateway.
+
+    Exit code 0, or of what is red: 4 with a sensor, else 3 with the way to the gateway, else 1 with the machine.
+    """
     from dataclasses import replace
 
     from blossom_edge.cli.join import default_id
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.doctor.gateway import check_gateway
-    from blossom_edge.doctor.hardware import check_sensors, subjects, write_report
+    from blossom_edge.doctor.hardware import check_sensors, simulated_sensors, subjects, write_report
     from blossom_edge.doctor.machine import check_machine
     from blossom_edge.sensors.driver import Host
     from blossom_edge.transport.address import Address
 
+    for flag, given in (("--unplug", unplug), ("--report", report_folder is not None)):
+        if given and not hil:
+            raise ConfigError("usage", f"{flag} needs --hil", hint="add --hil: it runs the whole conformance suite")
     profile, host = profile_of(profile_name, sets), Host.here()
+    say_root(out, host)
     root = edge_folder(data_dir)
     name = device or default_id(profile.id)
     findings: list[Finding] = []
@@ -74,8 +86,8 @@ def doctor(
 
     for finding in check_machine(profile, root=host.root, data_folder=root):
         take(finding)
-    tested = subjects(profile, host, seconds=seconds, hands=_hands() if hil and unplug else None)
-    for finding in check_sensors(tested, full=hil):
+    tested = subjects(profile, host, seconds=seconds, hands=_hands(out) if unplug else None)
+    for finding in itertools.chain(simulated_sensors(profile), check_sensors(tested, full=hil)):
         take(finding)
     where = gateway or os.environ.get("BLOSSOM_GATEWAY")
     if where is not None:
@@ -108,7 +120,12 @@ def doctor(
     if report is not None:
         out.line(f"\nreport: {report}" + (f", trace: {trace}" if trace is not None else ""))
     out.line(f"\n{len(red)} red" if red else "\nall is well")
-    return min((EXIT[finding.group] for finding in red), default=0) if len({f.group for f in red}) == 1 else bool(red)
+    return exit_status(findings)
+
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """0, or the largest of what is red: nothing goes without its sensors, and little without the gateway."""
+    return max((EXIT[finding.group] for finding in findings if finding.status == "fail"), default=0)
 
 
 def _print(out: Output, findings: list[Finding]) -> None:
@@ -120,10 +137,11 @@ def _print(out: Output, findings: list[Finding]) -> None:
     out.table(rows, ["", "of", "check", "found"])
 
 
-def _hands() -> Hands:
+def _hands(out: Output) -> Hands:
     from blossom_edge.doctor.hardware import Hands
 
     def ask(wish: str) -> None:
+        out.end_progress()
         click.prompt(f"{wish}, then press Enter", default="", show_default=False, err=True)
 
     return Hands(lambda name: ask(f"pull the plug of {name}"), lambda name: ask(f"put the plug of {name} back"))

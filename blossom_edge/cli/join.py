@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +16,15 @@ import click
 
 from blossom_edge import __version__
 from blossom_edge.cli.options import data_dir_option, edge_folder
-from blossom_edge.console.output import Output, format_bytes
+from blossom_edge.console.output import Output
 from blossom_edge.console.program import command
 from blossom_edge.core.errors import ConfigError, LinkError
 
 if TYPE_CHECKING:
     from blossom_edge.client.agent import Agent
+    from blossom_edge.federation.schema import Federation
     from blossom_edge.transport.address import Address
     from firmware_profiles import Profile
-
-STATUS_EVERY_S = 0.5
 
 
 def label_count(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
@@ -97,6 +96,7 @@ def join(
     from blossom_edge.durable import make_folder
     from blossom_edge.sensors.labels import parse_labels
     from blossom_edge.sensors.recordings import read_recording
+    from blossom_edge.sensors.sources import check_sources
     from blossom_edge.simulation.learner import Live
 
     level = "debug" if out.verbose else "error" if out.quiet else "warning"
@@ -116,6 +116,8 @@ def join(
         )
     if replay is not None:
         read_recording(replay)  # what is wrong with it is said before anybody is called
+    elif not mock:
+        check_sources(profile)
     name = check_name("the device id", device or default_id(profile.id))
     root = edge_folder(data_dir)
     place = find_place(root, gateway, federation, password=password, patience_s=patience_s)
@@ -123,6 +125,7 @@ def join(
     with ExitStack() as stack:
         store = Store(root, name)
         stack.callback(store.close)
+        check_known_labels(label_values, store.known_federation(place.federation))
         live = None if mock or replay is not None else Live(store.folder, labels=label_values)
         learning |= {"mock": mock, "replay": replay, "live": live}
         agent = _make_agent(out, profile, place, store, gateway_key=gateway_key, **learning)
@@ -134,6 +137,23 @@ def join(
         if signal.SIGINT in stopping:
             raise KeyboardInterrupt
         out.line(f"{name}: {stop.reason}")
+
+
+def check_known_labels(labels: Mapping[str, str], federation: Federation | None) -> None:
+    """Hold `--label` against the federation as the last join knew it; nothing is known of a new one.
+
+    Raises:
+        ConfigError: `usage`.
+    """
+    from blossom_edge.sensors.labels import check_labels
+
+    if federation is None:
+        return
+    try:
+        check_labels(labels, federation)
+    except ConfigError as error:
+        hint = f"{error.hint + '; ' if error.hint else ''}if the gateway has new tasks, join without --label first"
+        raise ConfigError(error.error_id, str(error), hint=hint) from error
 
 
 def find_place(
@@ -211,6 +231,7 @@ def _make_agent(
     gateway_key: str | None,
     **learning: Any,
 ) -> Agent:
+    from blossom_edge.cli.screen import Screen
     from blossom_edge.client.actions import DeviceFacts
     from blossom_edge.client.agent import Agent
     from blossom_edge.client.governor import Governor
@@ -249,59 +270,10 @@ def _make_agent(
         make_learner=learner,
         clock=time.monotonic,
         gateway_key=gateway_key,
-        observe=_Screen(out, place),
+        observe=Screen(out, str(place.address)),
         governor=Governor.of_board(Host.here().root, profile.limits, clock=time.monotonic),
         upload_kbps=profile.limits.upload_kbps,
     )
-
-
-class _Screen:
-    """Tells the person what happens, and keeps `status.json`."""
-
-    def __init__(self, out: Output, place: Place) -> None:
-        self._out = out
-        self._place = place
-        self._joined = False
-        self._phase = ""
-        self._scored = 0
-        self._written_at = float("-inf")
-
-    def __call__(self, agent: Agent) -> None:
-        session = agent.session
-        if session.welcomed and not self._joined and session.blocks is not None:
-            self._joined = True
-            agent.store.remember_gateway(str(self._place.address))
-            self._say_joined(agent)
-        story = session.story
-        if story.score_round != self._scored and story.score:
-            self._scored = story.score_round
-            measure = next((n for n in sorted(story.score) if not n.endswith(".loss")), None)
-            mean = story.score[measure].mean if measure is not None else None
-            shown = "-" if mean is None else f"{mean:.3f}"
-            last = agent.traffic.get(story.score_round - 1) if story.score_round > 1 else None
-            sizes = f"; last round sent {format_bytes(last.up)}, received {format_bytes(last.down)}" if last else ""
-            self._out.line(f"round {story.score_round}: {measure} {shown} on own holdout{sizes}")
-        if story.phase == "offline" and self._phase not in ("offline", ""):
-            self._out.note("the gateway is gone; trying again by itself")
-        now, changed = time.monotonic(), story.phase != self._phase
-        self._phase = story.phase
-        if changed or agent.stopped is not None or now - self._written_at >= STATUS_EVERY_S:
-            self._written_at = now
-            status = {**agent.status(), "pid": os.getpid(), "running_here": agent.stopped is None}
-            agent.store.keep_status({**status, "gateway": str(self._place.address)})
-
-    def _say_joined(self, agent: Agent) -> None:
-        from blossom_edge.cli.privacy import print_privacy
-        from blossom_edge.client.privacy import privacy_of
-
-        facts, blocks = agent.session.facts, agent.session.blocks
-        if blocks is None:
-            return
-        self._out.line(f"{facts.device} joined federation {blocks.federation.name} at {self._place.address}")
-        if agent.learner is not None and agent.learner.compute:
-            self._out.line(f"learns on {agent.learner.compute}")
-        if not self._out.quiet:
-            print_privacy(self._out, privacy_of(blocks.federation, facts.modalities, facts.tasks))
 
 
 @contextmanager

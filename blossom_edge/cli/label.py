@@ -26,7 +26,7 @@ def label(out: Output, labels: tuple[str, ...], device: str | None, data_dir: Pa
     from blossom_edge.sensors.labels import Label, boot_id, check_labels, keep_label, parse_labels, read_label
 
     root = edge_folder(data_dir)
-    status = read_status(root, device)
+    status = read_status(root, device, joined=True)
     folder = root / "devices" / status["device"]
     host = Host.here()
     boot = boot_id(host.root)
@@ -39,11 +39,12 @@ def label(out: Output, labels: tuple[str, ...], device: str | None, data_dir: Pa
             check_labels(said, federation)
         values = {task: value for task, value in {**values, **said}.items() if value or task in said}
         keep_label(folder, Label(since_s=host.clock(), boot=boot, values=values))
-        if not status["running_here"]:
-            out.warn(f"join of {status['device']} is not running; the label holds from its next start on")
+    if not status["running_here"]:
+        more = "; the label holds from its next start on" if labels else ""
+        out.warn(f"join of {status['device']} is not running{more}")
     shown = {task: value for task, value in values.items() if value}
     out.json({"device": status["device"], "labels": shown})
     for task, value in sorted(shown.items()):
-        out.line(f"{task}: {value}")
+        out.line(f"{status['device']}: {task}={value}")
     if not shown:
-        out.line("no label")
+        out.line(f"{status['device']}: no label")

@@ -25,6 +25,8 @@ WINDOW_S = 2.56
 _FRAMED = {"microphone": ("audio", 98, 49), "camera": ("image", 1, 1)}
 """Driver -> modality, window and hop of what delivers frames: 98 spectra last a second, a picture is whole."""
 
+_MOTION = frozenset(("m/s2", "rad/s"))
+
 
 @command(
     "new",
@@ -32,7 +34,7 @@ _FRAMED = {"microphone": ("audio", 98, 49), "camera": ("image", 1, 1)}
     example="blossom-edge profiles new\nblossom-edge profiles new wrist --from rpi4-gyro --set compute.threads=2 --yes",
 )
 @click.argument("name", required=False)
-@click.option("--from", "parent", metavar="NAME", help="Profile to start from [the best one for this board].")
+@click.option("--from", "parent", metavar="NAME", help="Profile to start from; none: the sensors found [the best one].")
 @click.option("--title", metavar="TEXT", help="One line for people.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A key that differs from that profile's.")
 @click.option("--yes", is_flag=True, help="Ask nothing; NAME is needed.")
@@ -111,7 +113,10 @@ def _compose(name: str, parent: str | None, title: str | None, sets: Sequence[st
     from blossom_edge.cli.profile_detect import candidates
     from blossom_edge.cli.profiles import profile_of
 
-    found = _found(host) if ask else []
+    found = _found(host) if ask or parent == NONE else []
+    if parent == NONE and not found:
+        why = f"--from {NONE} makes a profile from the sensors that are found, and found none"
+        raise ConfigError("usage", why, hint="see `blossom-edge sensors find`, or start from a profile")
     if parent is None:
         board, options = candidates(host, platform.machine())
         names = [candidate.profile.id for candidate in options]
@@ -128,8 +133,12 @@ def _compose(name: str, parent: str | None, title: str | None, sets: Sequence[st
     lines = ["schema = 1", f"title = {_quoted(title)}"]
     lines += [] if base is None else [f"extends = {_quoted(parent)}"]
     lines += _assignments(sets)
+    first: dict[str, Found] = {}
     for entry in found:
-        lines += _sensor(entry, base)
+        first.setdefault(entry.sensor, entry)
+    taken: set[str] = set()
+    for entry in found if ask else first.values():
+        lines += _sensor(entry, base, taken, ask=ask)
     return "\n".join(lines) + "\n"
 
 
@@ -140,31 +149,42 @@ def _found(host: Host) -> list[Found]:
     return [found for found in find_sensors(host).found if found.is_proposal]
 
 
-def _sensor(found: Found, base: Profile | None) -> list[str]:
-    """The lines for a sensor that the person wants: its source alone where the parent has the sensor, else all."""
+def _sensor(found: Found, base: Profile | None, taken: set[str], *, ask: bool) -> list[str]:
+    """The lines for a sensor that the person wants: its source alone where the parent has the sensor, else all.
+
+    taken: names of modalities that the file has already; grows.
+    """
     from blossom_edge.sensors.finding import source_lines
 
     known = base is not None and found.sensor in base.sensors
     if not (known or found.channels):
         return []
-    if not click.confirm(f"read sensor {found.sensor} from {found.driver}: {found.what}?", default=True, err=True):
+    question = f"read sensor {found.sensor} from {found.driver}: {found.what}?"
+    if ask and not click.confirm(question, default=True, err=True):
         return []
     lines = source_lines(found)
     if known:
         return ["", *lines[lines.index(f"[[sensors.{found.sensor}.sources]]") :]]
-    return ["", *lines, *_modalities(found)]
+    return ["", *lines, *_modalities(found, taken)]
 
 
-def _modalities(found: Found) -> list[str]:
-    """One modality for each unit: an IMU is accel and gyro. One for all channels of what delivers frames."""
+def _modalities(found: Found, taken: set[str]) -> list[str]:
+    """One modality for each unit: an IMU is accel and gyro. One for all channels of what delivers frames.
+
+    The temperature of a chip that measures motion is none: it corrects the chip, and nothing is learned from it.
+    """
     if found.driver in _FRAMED:
         name, window, hop = _FRAMED[found.driver]
         return _modality(name, found, [channel for channel, *_ in found.channels], window, hop)
     lines: list[str] = []
     units = list(dict.fromkeys(unit for _, unit, _, _ in found.channels))
+    if _MOTION.intersection(units):
+        units = [unit for unit in units if unit != "Cel"]
     for number, unit in enumerate(units, start=1):
         name = {"m/s2": "accel", "rad/s": "gyro"}.get(unit) or found.sensor + (f"-{number}" if len(units) > 1 else "")
         window = max(2, round(WINDOW_S * found.rate_hz))
+        name = f"{found.sensor}-{name}"[:31] if name in taken else name
+        taken.add(name)
         channels = [channel for channel, other, _, _ in found.channels if other == unit]
         lines += _modality(name, found, channels, window, window // 2)
     return lines

@@ -126,18 +126,13 @@ def _print_profile(out: Output, profile: Profile) -> None:
 @command("validate", has_json=True, example="blossom-edge profiles validate my-board.toml")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 def validate(out: Output, names: tuple[str, ...]) -> int:
-    """Check the profiles named (names or paths; none: all that are found). Exit code 2 if one has a fault."""
-    from firmware_profiles import ProfileError, list_profiles, load_profile
+    """Check the profiles named (names or paths; none: all that are found), with the drivers and keys of their sources.
 
-    checked: list[dict[str, Any]] = []
-    for name in names or [str(entry.path) for entry in list_profiles()]:
-        problems: tuple[str, ...] = ()
-        hint = ""
-        try:
-            load_profile(name)
-        except ProfileError as error:
-            problems, hint = error.problems, error.hint
-        checked.append({"name": name, "valid": not problems, "problems": list(problems), "hint": hint})
+    No hardware is touched. Exit code 2 if one has a fault.
+    """
+    from firmware_profiles import list_profiles
+
+    checked = [_validated(name) for name in names or [str(entry.path) for entry in list_profiles()]]
     out.json({"profiles": checked})
     for entry in checked:
         out.line(f"{entry['name']}: " + ("valid" if entry["valid"] else "not valid"))
@@ -145,7 +140,30 @@ def validate(out: Output, names: tuple[str, ...]) -> int:
             out.line(f"  {problem}")
         if entry["hint"]:
             out.line(f"  next: {entry['hint']}")
+        for warning in entry["warnings"]:
+            out.warn(warning)
     return 0 if all(entry["valid"] for entry in checked) else 2
+
+
+def _validated(name: str) -> dict[str, Any]:
+    """What is wrong with a profile, and what cannot be said of it here: drivers that are not installed."""
+    from blossom_edge.sensors.sources import source_faults
+    from firmware_profiles import ProfileError, load_profile
+    from firmware_profiles.loading import CHECK_AGAIN
+
+    problems: list[str] = []
+    warnings: list[str] = []
+    hint = ""
+    try:
+        profile = load_profile(name)
+    except ProfileError as error:
+        problems, hint = list(error.problems), error.hint if error.hint != CHECK_AGAIN else ""
+    else:
+        faults = list(source_faults(profile))
+        warnings = [f"{name}: {fault}" for fault in faults if fault.elsewhere]
+        problems = [f"{name}: {fault}" for fault in faults if not fault.elsewhere]
+        hint = next((fault.hint for fault in faults if not fault.elsewhere), "") if len(problems) == 1 else ""
+    return {"name": name, "valid": not problems, "problems": problems, "warnings": warnings, "hint": hint}
 
 
 @command("schema", has_json=True, example="blossom-edge profiles schema")

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from blossom_edge.cli.options import data_dir_option, edge_folder
+from blossom_edge.cli.options import data_dir_option, edge_folder, say_root, seconds_option
 from blossom_edge.console.output import Output
 from blossom_edge.console.program import LazyGroup, command
-from blossom_edge.core.errors import ConfigError, HardwareError
+from blossom_edge.core.errors import BlossomError, ConfigError, HardwareError
 
 if TYPE_CHECKING:
     from blossom_edge.sensors.live import LiveSensor
     from blossom_edge.sensors.rest import Rest
-    from firmware_profiles.schema import Profile, ProfileSensor
+    from blossom_edge.sensors.simulated import SimulatedSensor
+    from firmware_profiles.schema import Profile
 
 HERE = "blossom_edge.cli.sensors"
 STEP_S = 0.5
-BAR = 20
 
 sensors = LazyGroup(
     "sensors",
@@ -51,7 +50,9 @@ def find(out: Output, profile_name: str | None, drivers: tuple[str, ...]) -> Non
     if profile_name is not None:
         profile = profile_of(profile_name)
         extra += [source.driver for sensor in profile.sensors.values() for source in sensor.sources]
-    search = find_sensors(Host.here(), drivers=[name for name in extra if name not in SIMULATED])
+    host = Host.here()
+    say_root(out, host)
+    search = find_sensors(host, drivers=[name for name in extra if name not in SIMULATED])
     proposed = [f for f in search.found if f.is_proposal]
     notes = [f"{f.driver}: {f.what}{f'; {f.note}' if f.note else ''}" for f in search.found if not f.is_proposal]
     found = [
@@ -87,7 +88,7 @@ def find(out: Output, profile_name: str | None, drivers: tuple[str, ...]) -> Non
 @profile_option
 @sets_option
 @click.option("--sensor", "only", metavar="NAME", help="This sensor only.")
-@click.option("--seconds", type=float, metavar="S", help="Stop after so long [with --json 5, else Ctrl-C].")
+@seconds_option("Stop after so long [with --json 5, else Ctrl-C].")
 @click.option("--id", "device", metavar="ID", help="Whose calibration to apply [profile and a part of the machine id].")
 @data_dir_option
 def watch(
@@ -99,9 +100,14 @@ def watch(
     device: str | None,
     data_dir: Path | None,
 ) -> int:
-    """Show each channel with its unit, range, bar and rate, until Ctrl-C. Exit code 4 when a sensor did not deliver."""
+    """Show each channel with its unit, range, bar and rate, until Ctrl-C.
+
+    A simulated sensor is shown too. One that stops is opened again every 2 s, until it is back. Exit code 4 when one
+    does not deliver at the end.
+    """
     from blossom_edge.cli.join import default_id
     from blossom_edge.cli.profiles import profile_of
+    from blossom_edge.cli.sensor_view import SensorView
     from blossom_edge.sensors.calibration import read_calibrations
 
     profile = profile_of(profile_name, sets)
@@ -114,23 +120,26 @@ def watch(
             "sensor-missing", "no sensor of this profile answers", hint="try `blossom-edge sensors find`"
         )
     limit = (5.0 if out.as_json else float("inf")) if seconds is None else seconds
-    views = {name: _View(sensor, profile.sensors[name]) for name, sensor in opened.items()}
     began, drawn = time.monotonic(), 0
+    views: dict[str, SensorView] = {}
+    for name, sensor in opened.items():
+        ranges = [channel.range for channel in profile.sensors[name].channels if channel.name in sensor.channels]
+        views[name] = SensorView(sensor, ranges, now=began)
     try:
         while time.monotonic() - began < limit:
             time.sleep(min(STEP_S, limit))
             for view in views.values():
-                view.take()
+                view.take(time.monotonic())
             if not out.as_json:
                 lines = [line for name, view in views.items() for line in view.lines(name, out)]
                 drawn = out.redraw(lines, drawn)
     except KeyboardInterrupt:
         out.line()
     finally:
-        for sensor in opened.values():
-            sensor.close()
+        for view in views.values():
+            view.close()
     out.json({"sensors": {name: view.summary() for name, view in views.items()}, "failed": failed})
-    return 4 if failed or any(view.why or not view.count for view in views.values()) else 0
+    return 4 if failed or not all(view.delivers for view in views.values()) else 0
 
 
 @command(
@@ -144,7 +153,7 @@ def watch(
 @click.option("--sensor", "only", metavar="NAME", help="Which sensor, if the profile has several.")
 @click.option("--up", metavar="AXIS", help="The device's axis that points up now: +z, -x, ...; without it: bias only.")
 @click.option("--then-up", metavar="AXIS", help="A second position, asked for after the first: fixes the turn as well.")
-@click.option("--seconds", type=float, default=3.0, show_default=True, metavar="S", help="How long to measure.")
+@seconds_option("How long to measure.", default=3.0)
 @click.option("--yes", is_flag=True, help="Do not wait for a key.")
 @click.option("--id", "device", metavar="ID", help="Name of this device [profile and a part of the machine id].")
 @data_dir_option
@@ -167,16 +176,22 @@ def calibrate(
     from blossom_edge.sensors import rest
     from blossom_edge.sensors.calibration import Calibration, keep_calibration
     from blossom_edge.sensors.driver import Host
+    from blossom_edge.sensors.simulated import SimulatedSensor
 
     if then_up is not None and up is None:
         raise ConfigError("usage", "--then-up needs --up", hint="name the axis that points up first")
     wanted = [rest.axis(text) for text in (up, then_up) if text is not None]
+    if len(wanted) == 2:
+        rest.check_across(wanted[0], wanted[1])
     profile = profile_of(profile_name, sets)
     name = _one_sensor(profile, only)
+    _check_units(profile, name, up=up is not None)
     opened, failed = _open(profile, name, {})
     if name in failed:
-        raise HardwareError("sensor-missing", failed[name], hint="try `blossom-edge sensors find`")
+        raise HardwareError("sensor-missing", f"{name}: {failed[name]}", hint="try `blossom-edge sensors find`")
     sensor = opened[name]
+    if isinstance(sensor, SimulatedSensor):
+        raise ConfigError("usage", f"sensor {name} is simulated here", hint="only a real sensor can be calibrated")
     try:
         first = _measure(out, sensor, seconds, f"lay the device down{f', {up} up' if up else ''}", ask=not yes)
         second = None
@@ -185,8 +200,6 @@ def calibrate(
     finally:
         sensor.close()
     mount = None
-    if wanted and first.up is None:
-        raise ConfigError("usage", f"--up: sensor {name} has no three channels in m/s2", hint="leave it out")
     if wanted and first.up is not None:
         if second is not None and second.up is not None:
             mount = rest.mount_from_two(first.up, second.up, wanted=(wanted[0], wanted[1]))
@@ -202,94 +215,43 @@ def calibrate(
         out.line("  ".join(f"{value:+.4f}" for value in row))
 
 
-class _View:
-    """What one sensor delivered lately."""
-
-    def __init__(self, sensor: LiveSensor, settings: ProfileSensor) -> None:
-        self._sensor = sensor
-        self._ranges = [channel.range for channel in settings.channels if channel.name in sensor.channels]
-        self._times: list[float] = []
-        self._last: Any = None
-        self.count = 0
-        self.why = ""
-
-    def take(self) -> None:
-        """Read what has come."""
-        try:
-            for reading in self._sensor.read(time.monotonic()):
-                self.count += len(reading)
-                self._times = [*self._times, *reading.times.tolist()][-5000:]
-                self._last = reading.values
-                self.why = ""
-        except HardwareError as error:
-            self.why = str(error)
-        newest = self._times[-1] if self._times else 0.0
-        self._times = [t for t in self._times if t > newest - 2.0]
-
-    @property
-    def rate_hz(self) -> float:
-        """Samples per second over the last two seconds."""
-        if len(self._times) < 2:
-            return 0.0
-        return (len(self._times) - 1) / (self._times[-1] - self._times[0])
-
-    def lines(self, name: str, out: Output) -> list[str]:
-        """One line for the sensor, some for what is wrong, and one per channel (the first eight); none is too long."""
-        source = self._sensor.source.driver if self._sensor.source is not None else "-"
-        head = f"{name} ({source}): {self.rate_hz:.1f} of {self._sensor.rate_hz:g} Hz, {self.count} samples"
-        lines = [out.paint(head[: out.width], "strong")]
-        lines += [out.paint(line, "bad") for line in textwrap.wrap(self.why, out.width - 2, initial_indent="  ")]
-        if self._last is None:
-            return lines
-        width = self._last.shape[1] // len(self._ranges)
-        for i, (channel, unit) in enumerate(list(zip(self._sensor.channels, self._sensor.units, strict=True))[:8]):
-            low, high = self._ranges[i]
-            values = self._last[:, i :: len(self._ranges)]
-            value = float(values.mean())
-            place = min(BAR - 1, max(0, int((value - low) / (high - low) * BAR)))
-            bar = "." * place + "#" + "." * (BAR - 1 - place)
-            what = f"{unit}, mean of {width}" if width > 1 else unit
-            lines.append(f"  {channel:<8} {low:>8.5g} [{bar}] {high:<8.5g} {value:>10.4g} {what}"[: out.width])
-        return lines
-
-    def summary(self) -> dict[str, Any]:
-        """For --json."""
-        last = None if self._last is None else self._last[-1][: len(self._ranges)].tolist()
-        return {
-            "rate_hz": round(self.rate_hz, 2),
-            "wanted_hz": self._sensor.rate_hz,
-            "samples": self.count,
-            "source": self._sensor.source.driver if self._sensor.source is not None else None,
-            "channels": list(self._sensor.channels),
-            "units": list(self._sensor.units),
-            "last": last,
-            "failed": self.why,
-        }
-
-
 def _open(
     profile: Profile, only: str | None, calibrations: dict[str, Any]
-) -> tuple[dict[str, LiveSensor], dict[str, str]]:
+) -> tuple[dict[str, LiveSensor | SimulatedSensor], dict[str, str]]:
+    """The sensors as `join` would open them, and why others did not answer. Raises ConfigError."""
     from blossom_edge.sensors.driver import Host
     from blossom_edge.sensors.live import LiveSensor
-    from blossom_edge.sensors.opening import needed_channels
+    from blossom_edge.sensors.opening import close_sensors, needed_channels, simulate_alone, split_sources
 
     wanted = needed_channels(profile, None)
     if only is not None and only not in wanted:
         raise ConfigError("usage", f"no sensor {only!r} in {profile.id}", hint=f"there is {', '.join(wanted)}")
-    opened: dict[str, LiveSensor] = {}
+    opened: dict[str, LiveSensor | SimulatedSensor] = {}
     failed: dict[str, str] = {}
-    for name, needed in wanted.items():
-        if only not in (None, name):
-            continue
-        sensor = LiveSensor(
-            name, profile.sensors[name], needed=needed, host=Host.here(), calibration=calibrations.get(name)
-        )
-        try:
-            sensor.open()
-            opened[name] = sensor
-        except HardwareError as error:
-            failed[name] = str(error)
+    try:
+        for name, needed in wanted.items():
+            if only not in (None, name):
+                continue
+            settings = profile.sensors[name]
+            sources, simulated = split_sources(settings)
+            try:
+                if sources:
+                    calibration = calibrations.get(name)
+                    sensor = LiveSensor(
+                        name, settings, needed=needed, host=Host.here(), sources=sources, calibration=calibration
+                    )
+                    sensor.open()
+                    opened[name] = sensor
+                    continue
+            except HardwareError as error:
+                if simulated is None:
+                    failed[name] = str(error).removeprefix(f"{name}: ")
+            if simulated is not None:
+                opened[name] = simulate_alone(settings, simulated, needed)
+                opened[name].open()
+    except BlossomError:
+        close_sensors(opened)
+        raise
     return opened, failed
 
 
@@ -305,7 +267,30 @@ def _one_sensor(profile: Profile, only: str | None) -> str:
     raise ConfigError("usage", f"{profile.id} has the sensors {', '.join(names)}", hint="choose one with --sensor")
 
 
-def _measure(out: Output, sensor: LiveSensor, seconds: float, wish: str, *, ask: bool) -> Rest:
+def _check_units(profile: Profile, name: str, *, up: bool) -> None:
+    """Whether this sensor has what is to be measured: said before anybody turns a board.
+
+    Raises:
+        ConfigError: `usage`.
+    """
+    from blossom_edge.sensors.opening import needed_channels
+
+    needed = needed_channels(profile, None).get(name, ())
+    if not needed:
+        return  # there is no such sensor: `_open` says so
+    units = [channel.unit for channel in profile.sensors[name].channels if channel.name in needed]
+    if up and units.count("m/s2") != 3:
+        why = f"--up: sensor {name} has {units.count('m/s2')} channels in m/s2, expected the 3 axes of an accelerometer"
+        gyro = "rad/s" in units
+        hint = "leave --up out: the gyroscope's bias alone is measured" if gyro else "choose another with --sensor"
+        raise ConfigError("usage", why, hint=hint)
+    if not up and "rad/s" not in units:
+        why = f"sensor {name} has channels in {', '.join(dict.fromkeys(units))}, expected a gyroscope's in rad/s"
+        hint = "say with --up how it lies" if "m/s2" in units else "only motion sensors are calibrated"
+        raise ConfigError("usage", why, hint=hint)
+
+
+def _measure(out: Output, sensor: LiveSensor | SimulatedSensor, seconds: float, wish: str, *, ask: bool) -> Rest:
     import numpy as np
 
     from blossom_edge.sensors.rest import at_rest

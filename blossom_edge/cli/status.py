@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
 from blossom_edge.cli.options import data_dir_option, edge_folder
+from blossom_edge.client.folder import has_joined
 from blossom_edge.console.output import Output, format_bytes
 from blossom_edge.console.processes import is_alive
 from blossom_edge.console.program import command
-from blossom_edge.core.errors import ConfigError, StorageError
+from blossom_edge.core.errors import BlossomError, ConfigError, StorageError
 
 id_option = click.option("--id", "device", metavar="ID", help="Which device, if several joined from this folder.")
 
@@ -23,10 +25,15 @@ id_option = click.option("--id", "device", metavar="ID", help="Which device, if 
 def status(out: Output, device: str | None, data_dir: Path | None) -> None:
     """Show the last round of this device: what was sent and received, and what is awaited until when."""
     found = read_status(edge_folder(data_dir), device)
+    _say_others(out, found)
     out.json(found)
     where = "" if found["running_here"] else ", join is not running"
-    out.line(f"{found['device']} ({', '.join(found['modalities'])}) in federation {found['federation']}")
-    out.line(f"round {found['round']}: {_phase(found)}{where}")
+    member = f"in federation {found['federation']}" if found["federation"] else "in no federation yet"
+    out.line(f"{found['device']} ({', '.join(found['modalities'])}) {member}")
+    if found.get("error"):
+        out.line(out.paint(f"join ended with an error: {_error(found['error'])}", "warn"))
+    else:
+        out.line(f"round {found['round']}: {_phase(found)}{where}")
     if found["score"]:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found["score"].items() if value is not None)
         model = "final model" if found["phase"] == "finished" else f"model of round {found['score_round']}"
@@ -53,8 +60,12 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
 def why(out: Output, device: str | None, data_dir: Path | None) -> None:
     """Explain what this device waits for, and what was refused or held, with the next step."""
     found = read_status(edge_folder(data_dir), device)
-    lines = [f"round {found['round']}: {_phase(found)}"]
-    if found["phase"] == "finished":
+    _say_others(out, found)
+    error = found.get("error")
+    lines = [f"round {found['round']}: {_phase(found)}"] if not error else []
+    if error:
+        lines.append(f"join ended with an error: {_error(error)}")
+    elif found["phase"] == "finished":
         lines.append("nothing is awaited")
     elif not found["running_here"]:
         lines.append("join is not running; next: start it again, it goes on where it was")
@@ -74,22 +85,50 @@ def why(out: Output, device: str | None, data_dir: Path | None) -> None:
         out.line(line)
 
 
-def read_status(folder: Path, device: str | None) -> dict[str, Any]:
-    """The status file of a device, the newest if there are several and none is named.
+def read_status(folder: Path, device: str | None, *, joined: bool = False) -> dict[str, Any]:
+    """The status file of a device: the named one, else the one whose join runs, else the newest.
+
+    joined: to act on it, so only of devices that entered their federation or whose join runs, and no guess between
+    several that run. Else `others_running` names those that were not taken, if none was named. `deadline_in_s` is that
+    of now, None when join does not run.
 
     Raises:
-        StorageError or ConfigError: `nothing-found`.
+        ConfigError: `usage`: none is named and several run; `nothing-found`: there is none of this name.
+        StorageError: `nothing-found`.
     """
     files = sorted(folder.glob("devices/*/status.json"), key=lambda path: path.stat().st_mtime)
-    if not files:
+    found = {path.parent.name: _read(path) for path in files}
+    member = {name: one for name, one in found.items() if has_joined(folder / "devices" / name, one.get("federation"))}
+    running = sorted(name for name, one in found.items() if one["running_here"])
+    if joined:
+        found = {name: one for name, one in found.items() if name in member or name in running}
+    if not found:
         hint = "join a federation first, or name the folder with --data-dir"
         raise StorageError("nothing-found", f"no device has joined from {folder}", hint=hint)
-    names = sorted(path.parent.name for path in files)
-    chosen = files[-1] if device is None else folder / "devices" / device / "status.json"
-    if chosen not in files:
-        raise ConfigError("nothing-found", f"no device {device!r} in {folder}", hint=f"there is {', '.join(names)}")
-    found: dict[str, Any] = json.loads(chosen.read_text("utf-8"))
+    if joined and device is None and len(running) > 1:
+        known = ", ".join(running)
+        raise ConfigError("usage", f"{len(running)} devices run here: {known}", hint="choose one with --id")
+    if device is not None and device not in found:
+        names = ", ".join(sorted({*member, *running})) or "none that joined"
+        raise ConfigError("nothing-found", f"no device {device!r} in {folder}", hint=f"there is {names}")
+    chosen = device or [name for name in found if name in running or not running][-1]
+    others = [name for name in running if name != chosen] if device is None else []
+    return {**found[chosen], "others_running": others}
+
+
+def _say_others(out: Output, found: dict[str, Any]) -> None:
+    if found["others_running"]:
+        out.note(f"this is {found['device']}; also running here: {', '.join(found['others_running'])}; --id chooses")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
     found["running_here"] = bool(found.get("running_here")) and is_alive(int(found.get("pid", 0)))
+    left, written_s = found.get("deadline_in_s"), found.pop("written_s", None)
+    if left is not None and written_s is not None:
+        age_s = max(0.0, time.monotonic() - written_s)
+        left = round(max(0.0, left - age_s), 1)
+    found["deadline_in_s"] = left if found["running_here"] else None
     return found
 
 
@@ -98,6 +137,10 @@ def _absence(name: str, sensor: dict[str, Any]) -> str:
 
     since = f" since {local_text(sensor['since_utc'])}" if sensor.get("since_utc") else ""
     return f"sensor {name} is absent{since}, {sensor['state']}: {sensor['reason']}"
+
+
+def _error(error: dict[str, str]) -> str:
+    return BlossomError(error["id"], error["message"], hint=error["hint"]).line()
 
 
 def _phase(found: dict[str, Any]) -> str:

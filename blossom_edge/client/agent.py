@@ -23,6 +23,7 @@ from blossom_edge.client.actions import (
     Subscribe,
     Work,
 )
+from blossom_edge.client.agent_log import log_received
 from blossom_edge.client.agent_status import agent_status
 from blossom_edge.client.governor import FULL, Decision, Governor
 from blossom_edge.client.pacing import UploadPace
@@ -58,6 +59,8 @@ class Learner:
     """Seconds between two polls; None when windows do not come by themselves."""
     num_seen: Callable[[], int] | None = None
     """Labelled windows that ever came, for `min_new_windows`; None: as many as the trainer has."""
+    min_new_windows: int = 0
+    """Fewer new ones since the last trained round: this device sits a round out, whatever the schedule asks for."""
     compute: str = ""
     """What computes, for people: `cpu, 2 threads`."""
     sensors: Callable[[], Mapping[str, Any]] = dict
@@ -80,7 +83,7 @@ class Traffic:
 class Agent:
     """One device in one federation. `make_learner` checks the federation against the profile and may refuse it.
 
-    `observe` is called after every change with the agent, for screens and status files. `governor` says what the board
+    `observe` is called at every step with the agent, for screens and status files. `governor` says what the board
     can bear, `upload_kbps` how fast updates may go up; without them every plan is worked off whole and at once.
     """
 
@@ -120,6 +123,7 @@ class Agent:
         self._pace = UploadPace(upload_kbps) if upload_kbps is not None else None
         self._trusted: str | None = None
         self._connection = 0
+        self._said_hello = False
         self._polled_at = float("-inf")
         device = session.facts.device
         self._scope = f"{federation_name}/{device}"
@@ -146,6 +150,7 @@ class Agent:
         if self.stopped is None:
             self._do(self.session.tick(now))
             waited = self._send_paced(now) | self._resume(now)
+        self._observe(self)
         return event is not None or waited
 
     def next_due(self) -> float | None:
@@ -157,16 +162,21 @@ class Agent:
         return min(known) if known else None
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Stop:
-        """Run until the federation is finished, an error ends it, or `should_stop` says so."""
+        """Run until the federation is finished, an error ends it (it is in the `Stop`), or `should_stop` says so."""
         while self.stopped is None and not should_stop():
             due = self.next_due()
             wait = 1.0 if due is None else min(max(due - self._clock(), 0.0), 1.0)
-            self.step(wait)
+            try:
+                self.step(wait)
+            except BlossomError as error:
+                self._stop(error)
         return self.stopped or Stop("stopped")
 
     def leave(self, reason: str) -> None:
-        """Say goodbye and close link and store."""
-        if self.session.welcomed:
+        """Say goodbye to who heard a hello, and close link and store. An error that stopped us gives its id away."""
+        if self._said_hello:
+            error = self.stopped.error if self.stopped is not None else None
+            reason += f": {error.error_id}" if error is not None else ""
             self._publish(self.bye(self._connection, reason))
         if self.learner is not None:
             self.learner.close()
@@ -187,6 +197,7 @@ class Agent:
             self._do(self.session.connected(event.connection, now))
         elif isinstance(event, Disconnected):
             log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
+            self._said_hello = False
             self._do(self.session.disconnected())
             if self._pace is not None:
                 self._pace.clear()
@@ -197,11 +208,11 @@ class Agent:
                 message = self._open(event)
                 self._count(event.topic, event.payload, up=False)
                 if message is not None:
-                    _log_received(message)
+                    log_received(log, message)
+                    self._said_hello &= not isinstance(message, messages.Reject)  # a gateway knows nobody it refused
                     self._do(self.session.received(message, now))
             except RemoteError as error:
                 log_event(log, "message-dropped", level=logging.WARNING, topic=event.topic, reason=str(error))
-        self._observe(self)
 
     def _open(self, event: Message) -> messages.WireMessage | None:
         """Decode a message and hold its signature against the gateway's key; None before there is one to trust."""
@@ -284,7 +295,7 @@ class Agent:
         self.scores[work.round] = score = trainer.evaluate(blocks)
         present = trainer.present_modalities()
         num_windows = trainer.num_windows()
-        lacking = session.lacks_windows(num_windows, num_seen)
+        lacking = session.lacks_windows(num_windows, num_seen, at_least=learner.min_new_windows)
         if lacking:
             log_event(log, "round-skipped", round=work.round, reason=lacking)
             return session.skipped(lacking, score, present)
@@ -317,7 +328,6 @@ class Agent:
             return False
         self._resume_at = None
         self._do(self.session.resume(now))
-        self._observe(self)
         return True
 
     def _ask_governor(self, work: Work) -> Decision:
@@ -349,6 +359,7 @@ class Agent:
         topic = topics.up(self._federation_name, self.session.facts.device, message.NAME)
         if self._link.publish(topic, payload):
             self._count(topic, payload, up=True)
+            self._said_hello |= isinstance(message, messages.Hello)
             blocks = self.session.blocks
             if isinstance(message, (messages.Offer, messages.UploadChunk)) and blocks is not None:
                 self.private_sent.update(str(b) for b in blocks.private if str(b) == message.block)
@@ -380,21 +391,5 @@ class Agent:
             private_sent=self.private_sent,
             sensors=self.learner.sensors() if self.learner is not None else {},
             energy_j=self._governor.energy_j if self._governor is not None else None,
+            error=self.stopped.error if self.stopped is not None else None,
         )
-
-
-def _log_received(message: messages.WireMessage) -> None:
-    if isinstance(message, messages.Receipt):
-        log_event(log, "update-kept", round=message.round, block=message.block)
-    elif isinstance(message, messages.Refusal):
-        log_event(
-            log,
-            "update-refused",
-            level=logging.WARNING,
-            round=message.round,
-            block=message.block,
-            kind=message.type,
-            reason=message.reason,
-        )
-    elif isinstance(message, messages.Commit):
-        log_event(log, "round-committed", round=message.round, running=message.running)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blossom_edge.client.session import Session
+from blossom_edge.core.errors import BlossomError
 from blossom_edge.core.metrics import MetricSums
 
 SHOWN_ROUNDS = 100
@@ -22,11 +23,12 @@ def agent_status(
     private_sent: Counter[str],
     sensors: Mapping[str, Any],
     energy_j: float | None,
+    error: BlossomError | None = None,
 ) -> dict[str, Any]:
     """The state of a device's part in its federation. Scores and counts only, no values of any model.
 
     traffic: bytes up and down by round. sensors: as `Learner.sensors` gives them. energy_j: joules of the last round's
-    evaluation and training, None where nothing measures them.
+    evaluation and training, None where nothing measures them. error: what ended it.
     """
     story, federation = session.story, session.federation
     return {
@@ -56,4 +58,5 @@ def agent_status(
         "bytes": {str(number): list(sizes) for number, sizes in sorted(traffic.items())},
         "sensors": {name: dict(facts) for name, facts in sorted(sensors.items())},
         "energy_j": energy_j,
+        "error": None if error is None else {"id": error.error_id, "message": str(error), "hint": error.hint},
     }

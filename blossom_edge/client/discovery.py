@@ -10,7 +10,7 @@ from blossom_edge.codec.envelope import decode
 from blossom_edge.core.errors import LinkError, RemoteError
 from blossom_edge.transport import topics
 from blossom_edge.transport.address import Address
-from blossom_edge.transport.link import Disconnected, Link, Message
+from blossom_edge.transport.link import Connected, Disconnected, Link, Message
 from blossom_edge.transport.mqtt import MqttLink
 
 GATHER_S = 0.3
@@ -21,28 +21,31 @@ def find_federation(address: Address, *, name: str | None, patience_s: float) ->
     """The name of the federation at `address`; `name` picks one of several.
 
     Raises:
-        LinkError: `gateway-unreachable`, `login-refused`, `gateway-silent` (a broker without an aggregator, or
-            several federations and no name).
+        LinkError: `gateway-unreachable` (nobody, or no MQTT broker), `login-refused`, `gateway-silent` (a broker
+            without an aggregator, or several federations and no name).
     """
     link = MqttLink(address, client_id=f"find-{uuid.uuid4().hex[:12]}", keepalive_s=15)
     try:
-        return _listen(link, address, name=name, until=time.monotonic() + patience_s)
+        return _listen(link, address, name=name, patience_s=patience_s)
     finally:
         link.close()
 
 
-def _listen(link: Link, address: Address, *, name: str | None, until: float) -> str:
+def _listen(link: Link, address: Address, *, name: str | None, patience_s: float) -> str:
+    until = time.monotonic() + patience_s
     link.subscribe(topics.head("+"))
     found: set[str] = set()
     failure: Disconnected | None = None
+    is_broker = False
     while (left := until - time.monotonic()) > 0:
         event = link.receive(left)
         if isinstance(event, Disconnected):
             failure = event
             if event.error_id == "login-refused":
                 break
+        elif isinstance(event, Connected):
+            is_broker, failure = True, None
         elif isinstance(event, Message):
-            failure = None
             federation = _federation_of(event)
             if federation is not None and federation == (name or federation):
                 if not found:
@@ -57,6 +60,12 @@ def _listen(link: Link, address: Address, *, name: str | None, until: float) -> 
     if failure is not None:
         hint = "give the federation's password with --password" if failure.error_id == "login-refused" else ""
         raise LinkError(failure.error_id or "gateway-unreachable", f"{address}: {failure.reason}", hint=hint)
+    if not is_broker:
+        raise LinkError(
+            "gateway-unreachable",
+            f"{address}: no MQTT broker answers there within {patience_s:g} s",
+            hint="is it the gateway's address and port?",
+        )
     wanted = f" of federation {name}" if name else ""
     raise LinkError(
         "gateway-silent",

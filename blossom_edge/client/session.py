@@ -281,9 +281,10 @@ class Session:
         """Local training of the plan in hand."""
         return training_of(self._planned())
 
-    def lacks_windows(self, num_windows: int, num_seen: int) -> str:
-        """Why this device sits the round out, or the empty text."""
-        return lacking_windows(num_windows, num_seen, self.checkpoint.num_seen, wanted=self._planned().min_new_windows)
+    def lacks_windows(self, num_windows: int, num_seen: int, *, at_least: int = 0) -> str:
+        """Why this device sits the round out, or the empty text. at_least: new windows that the device itself wants."""
+        wanted, last = max(at_least, self._planned().min_new_windows), self.checkpoint
+        return lacking_windows(num_windows, num_seen, last.num_seen, wanted=wanted, last_round=last.round)
 
     def skipped(self, reason: str, score: MetricSums, present: frozenset[str]) -> list[Action]:
         """The device sits this round out."""

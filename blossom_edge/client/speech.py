@@ -114,16 +114,19 @@ def training_of(plan: messages.Plan) -> LocalTraining:
     return LocalTraining(**{name: getattr(plan.training, name) for name in LocalTraining.__slots__})
 
 
-def lacking_windows(num_windows: int, num_seen: int, seen_before: int, *, wanted: int) -> str:
+def lacking_windows(num_windows: int, num_seen: int, seen_before: int, *, wanted: int, last_round: int) -> str:
     """Why there are too few windows for this round, or the empty text.
 
     `num_seen` counts all that ever came in this run; fewer than `seen_before`, in the last trained round, means that
-    the run is another one and all of them are new.
+    the run is another one and all of them are new. last_round: which one that was; 0: none.
     """
     if num_windows == 0:
         return "no labelled windows yet"
     new = num_seen - seen_before if num_seen >= seen_before else num_seen
-    return f"{new} new windows, the schedule asks for {wanted}" if new < wanted else ""
+    if new >= wanted:
+        return ""
+    since = f" since round {last_round}" if last_round else ""
+    return f"{new} new {'window' if new == 1 else 'windows'}{since}, waits for {wanted}"
 
 
 def outcome_words(block: messages.CommittedBlock, device: str) -> str:

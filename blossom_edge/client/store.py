@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from blossom_edge.client.actions import Checkpoint, Held
+from blossom_edge.client.folder import last_file
 from blossom_edge.client.updates import Outgoing
 from blossom_edge.codec import safetensors_file
 from blossom_edge.codec.keys import SigningKey, fingerprint
@@ -94,7 +95,7 @@ class Store:
         for folder in (self._place, self._place / "blocks"):
             sweep_temporary(folder)
         _write_json(self._place / "federation.json", federation.to_dict())
-        _write_json(self.folder / f"{federation.name}.last", federation.digest)
+        _write_json(last_file(self.folder, federation.name), federation.digest)
         return self._read_checkpoint(), self._read_blocks(federation)
 
     @property
@@ -170,7 +171,7 @@ class Store:
 
 def known_federation(folder: Path, name: str) -> Federation | None:
     """The federation of this name that the device of this folder joined last, if its file can be read."""
-    digest = _read_json(folder / f"{name}.last", "")
+    digest = _read_json(last_file(folder, name), "")
     data = _read_json(_folder_of(folder, name, digest) / "federation.json", None) if digest else None
     if data is None:
         return None

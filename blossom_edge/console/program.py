@@ -23,7 +23,7 @@ from typing import IO, Any
 import click
 
 from blossom_edge.console.output import Output
-from blossom_edge.core.errors import BlossomError
+from blossom_edge.core.errors import BlossomError, ConfigError
 
 USAGE_STATUS = 2
 INTERRUPTED_STATUS = 130
@@ -78,13 +78,26 @@ def command(
             out.as_json, out.quiet, out.verbose = as_json, quiet, verbose
             configure_logging("debug" if verbose else "error" if quiet else log_level)
             with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-                status = function(out, **options)
+                status = _answered(function, out, options)
             out.finish()
             return status
 
         return click.command(name, cls=Command, example=example, has_json=has_json)(run_command)
 
     return decorate
+
+
+def _answered(function: Callable[..., int | None], out: Output, options: Mapping[str, Any]) -> int | None:
+    """Call a command; input that ends at one of its questions is a wrong use of it, no failure."""
+    try:
+        return function(out, **options)
+    except click.Abort as error:
+        click.echo(err=True)  # the question's line has no end yet
+        if isinstance(error.__context__, EOFError):  # click hides it from the trace, and keeps it
+            skips = any(given.name == "yes" for given in click.get_current_context().command.params)
+            hint = "answer on a terminal, or give --yes" if skips else "answer on a terminal"
+            raise ConfigError("usage", "the input ended at a question, expected an answer", hint=hint) from error
+        raise
 
 
 class LazyGroup(click.Group):
@@ -169,7 +182,7 @@ def _run_reporting(group: click.Group, words: list[str], out: Output) -> int:
         return error.exit_status
     except click.exceptions.Abort as error:
         out.end_progress()
-        return INTERRUPTED_STATUS if isinstance(error.__cause__, KeyboardInterrupt) else 1
+        return INTERRUPTED_STATUS if isinstance(error.__context__, KeyboardInterrupt) else 1
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else group.name
         out.failure("usage", error.format_message().rstrip("."), hint=f"see {where} --help")

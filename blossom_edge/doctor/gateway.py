@@ -103,7 +103,11 @@ def _fit(profile: Profile, name: str, device_folder: Path) -> Finding:
         owned = check_fit(profile, known)
     except ConfigError as error:
         return _finding("federation", "fail", str(error), error.hint)
-    return _finding("federation", "ok", f"{name} takes {', '.join(owned)} ({source})")
+    fits = f"{name} takes {', '.join(owned)} ({source})"
+    if (role := profile.compute.role) != "train":
+        why = f"{fits}, but role {role} takes no part in rounds yet"
+        return _finding("federation", "warn", why, "where torch fits: --set compute.role=train")
+    return _finding("federation", "ok", fits)
 
 
 class _Client:

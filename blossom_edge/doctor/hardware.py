@@ -16,9 +16,9 @@ from blossom_edge.doctor.finding import Finding
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.sensors.driver import Host
 from blossom_edge.sensors.labels import boot_id
-from blossom_edge.sensors.opening import needed_channels
+from blossom_edge.sensors.opening import needed_channels, split_sources
 from blossom_edge.sensors.recordings import Recording, Stream, Track, write_recording
-from blossom_edge.testing.conformance import CHECKS, Heard, NotMet, Subject, Verdict, run_check
+from blossom_edge.testing.conformance import CHECKS, Heard, Subject, Verdict, run_check
 from firmware_profiles.schema import Profile
 
 QUICK = ("answers", "units", "rate", "range", "gaps")
@@ -36,7 +36,7 @@ class Hands:
 
 
 def subjects(profile: Profile, host: Host, *, seconds: float, hands: Hands | None = None) -> dict[str, Subject]:
-    """The sensors that the profile's modalities use, to be tested."""
+    """The sensors that the profile's modalities use, to be tested; those that are only simulated left out."""
     return {
         name: Subject(
             name,
@@ -47,7 +47,16 @@ def subjects(profile: Profile, host: Host, *, seconds: float, hands: Hands | Non
             seconds=seconds,
         )
         for name in needed_channels(profile, None)
+        if split_sources(profile.sensors[name])[0]
     }
+
+
+def simulated_sensors(profile: Profile) -> Iterator[Finding]:
+    """A line for each sensor that the profile's modalities use and that no source reads from hardware."""
+    for name in needed_channels(profile, None):
+        live, source = split_sources(profile.sensors[name])
+        if not live and source is not None:
+            yield Finding("sensors", _answers(name), "skip", f"simulated ({source.driver}): nothing to check", "")
 
 
 def check_sensors(found: Mapping[str, Subject], *, full: bool) -> Iterator[Finding]:
@@ -66,6 +75,8 @@ def write_report(
 ) -> tuple[Path, Path | None]:
     """Write `STEM.json` and, of what was heard, `STEM.npz`, which `join --replay` and the kit's `replay_trace` play.
 
+    findings: of `check_sensors`; a sensor that did not answer then is not listened to once more.
+
     Returns:
         The report, and the trace (None: nothing was heard).
 
@@ -73,8 +84,9 @@ def write_report(
         StorageError: the disk refuses.
     """
     make_folder(folder)
-    heard = {name: _heard(subject) for name, subject in found.items()}
-    streams = {name: _stream(found[name], part) for name, part in heard.items() if part is not None}
+    red = {finding.check for finding in findings if finding.status == "fail"}
+    heard = {name: subject.heard for name, subject in found.items() if _answers(name) not in red}
+    streams = {name: _stream(found[name], part) for name, part in heard.items()}
     trace = folder / f"{stem}.npz"
     if streams:
         write_recording(trace, Recording(str(trace), streams, {}))
@@ -91,7 +103,7 @@ def write_report(
         "passed": not any(finding.status == "fail" for finding in findings),
         "findings": [asdict(finding) for finding in findings],
         "trace": trace.name if streams else None,
-        "drivers": {name: part.driver for name, part in heard.items() if part is not None},
+        "drivers": {name: part.driver for name, part in heard.items()},
     }
     path = folder / f"{stem}.json"
     atomic_write(path, json.dumps(report, indent=2).encode(), name="report", mode=0o644)
@@ -102,11 +114,9 @@ def _finding(sensor: str, verdict: Verdict) -> Finding:
     return Finding("sensors", f"{sensor}: {verdict.check}", WORDS[verdict.status], verdict.detail, verdict.fix)
 
 
-def _heard(subject: Subject) -> Heard | None:
-    try:
-        return subject.heard
-    except NotMet:
-        return None
+def _answers(sensor: str) -> str:
+    """The check that says whether a sensor could be listened to."""
+    return f"{sensor}: answers"
 
 
 def _stream(subject: Subject, heard: Heard) -> Stream:

@@ -235,7 +235,7 @@ class Collector:
                 self._windower.set_rate(name, intake.rate_hz)
                 if rate_hz == intake.sensor.rate_hz:
                     log_event(_log, "sensor-rate", sensor=name, declared_hz=rate_hz, measured_hz=intake.rate_hz)
-        except HardwareError as error:
+        except (HardwareError, ConfigError) as error:
             intake.failed(str(error))
             attempt = self._attempts.setdefault(name, _Attempt(now + REOPEN_AFTER_S))
             attempt.failed = True
@@ -245,7 +245,7 @@ class Collector:
         """Whether a sensor may be read. One that failed, is silent or is stuck is opened anew when it is time.
 
         Raises:
-            HardwareError: it could not be opened.
+            HardwareError, ConfigError: it could not be opened.
         """
         attempt = self._attempts.get(name)
         if attempt is None:
@@ -283,7 +283,6 @@ class Collector:
             log_event(
                 _log,
                 "sensor-absent",
-                level=logging.WARNING,
                 sensor=name,
                 modalities=mine,
                 state=health.state,

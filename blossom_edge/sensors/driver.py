@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from blossom_edge.core.errors import ConfigError, HardwareError
 from firmware_profiles.schema import ProfileChannel, Source
+from firmware_profiles.wording import option_faults
 
 ROOT_VARIABLE = "BLOSSOM_ROOT"
 ENTRY_POINTS = "blossom_edge.drivers"
@@ -54,8 +55,16 @@ class Host:
 
     @classmethod
     def here(cls) -> Host:
-        """The machine we run on; a folder named in BLOSSOM_ROOT stands in for its root in tests."""
-        return cls(Path(os.environ.get(ROOT_VARIABLE) or "/"))
+        """The machine we run on; a folder named in BLOSSOM_ROOT stands in for its root in tests.
+
+        Raises:
+            ConfigError: `usage`: there is no such folder.
+        """
+        root = Path(os.environ.get(ROOT_VARIABLE) or "/").absolute()
+        if not root.is_dir():
+            why = f"{ROOT_VARIABLE}: found no folder {root}, expected one that stands in for /"
+            raise ConfigError("usage", why, hint=f"unset {ROOT_VARIABLE} to use this machine's own hardware")
+        return cls(root)
 
     def path(self, absolute: str) -> Path:
         """Where a file such as `/dev/ttyACM0` really is."""
@@ -77,10 +86,11 @@ class Options(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            known = ", ".join(sorted(field.alias or name for name, field in cls.model_fields.items())) or "none"
-            found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False))
+            known = sorted(field.alias or name for name, field in cls.model_fields.items())
+            faults = option_faults(error.errors(include_url=False), values, known)
+            found = "; ".join(f"{key}: {what}" if key else what for key, what in faults)
             raise ConfigError(
-                "profile-invalid", f"{where}: {found}", hint=f"options of this driver: {known}"
+                "profile-invalid", f"{where}: {found}", hint=f"options of this driver: {', '.join(known) or 'none'}"
             ) from error
 
 
@@ -308,6 +318,18 @@ def make_driver(request: Request, source: Source) -> Driver:
         ConfigError: `profile-invalid`: no such driver, or wrong options.
     """
     return driver_class(source.driver)(request)
+
+
+def gain_of(source: Source) -> float:
+    """What the values of a source are divided by.
+
+    Raises:
+        ConfigError: `profile-invalid`: not a number, or 0.
+    """
+    gain = source.options.get("gain", 1.0)
+    if isinstance(gain, bool) or not isinstance(gain, int | float) or not math.isfinite(gain) or gain == 0:
+        raise ConfigError("profile-invalid", f"gain: found {gain!r}, expected a number other than 0")
+    return float(gain)
 
 
 def _entry_points() -> dict[str, str]:

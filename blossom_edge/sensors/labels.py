@@ -46,7 +46,7 @@ def boot_id(root: Path) -> str:
 
 
 def parse_labels(words: Sequence[str]) -> dict[str, str]:
-    """TASK=CLASS each; an empty class ends the label.
+    """TASK=CLASS each, a task once; an empty class ends the label.
 
     Raises:
         ConfigError: `usage`.
@@ -56,6 +56,9 @@ def parse_labels(words: Sequence[str]) -> dict[str, str]:
         task, equals, value = word.partition("=")
         if not equals or not task:
             raise ConfigError("usage", f"found {word!r}, expected TASK=CLASS", hint="for example har=walk")
+        if task.strip() in values:
+            found = f"{values[task.strip()]!r} and {value.strip()!r}"
+            raise ConfigError("usage", f"task {task.strip()}: found {found}, expected one class", hint="leave one out")
         values[task.strip()] = value.strip()
     return values
 

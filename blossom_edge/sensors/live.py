@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from blossom_edge.core.errors import BlossomError, HardwareError
+from blossom_edge.core.errors import BlossomError, ConfigError, HardwareError
 from blossom_edge.sensors.base import Reading
 from blossom_edge.sensors.calibration import Calibration
-from blossom_edge.sensors.driver import Driver, Host, Request, Samples, make_driver
+from blossom_edge.sensors.driver import Driver, Host, Request, Samples, gain_of, make_driver
 from blossom_edge.sensors.units import conversion
 from firmware_profiles.schema import ProfileSensor, Source
 
@@ -86,6 +86,7 @@ class LiveSensor:
         Raises:
             HardwareError: `sensor-missing`, with each source that was tried and why it did not answer;
                 `sensor-failed`: its thread of before still hangs in a driver.
+            ConfigError: `profile-invalid`: every source failed because the profile is wrong.
         """
         self.close()
         if self._thread is not None:
@@ -93,6 +94,7 @@ class LiveSensor:
             self._error = HardwareError("sensor-failed", why, hint="pull the plug and put it back; it is tried again")
             raise self._error
         tried: list[str] = []
+        wrong: list[BlossomError] = []
         for source in self._sources:
             driver: Driver | None = None
             try:
@@ -101,6 +103,7 @@ class LiveSensor:
                 self._prepare(driver, source)
             except BlossomError as error:
                 why = f"{error} ({error.hint})" if error.hint else str(error)
+                wrong += [error] if error.error_id == "profile-invalid" else []
             except Exception as error:  # the outermost frame of ours around a driver of other people
                 log.debug("driver cannot be opened", exc_info=True)
                 why = f"{type(error).__name__}: {error}"
@@ -112,12 +115,24 @@ class LiveSensor:
                 _release(driver)
             tried.append(f"{source.driver}: {why}")
         self.tried = tuple(tried)
-        self._error = HardwareError(
+        self._error = self._none_opened(tried, wrong)
+        raise self._error
+
+    def _none_opened(self, tried: Sequence[str], wrong: Sequence[BlossomError]) -> BlossomError:
+        if len(wrong) == len(tried):
+            pairs = zip(self._sources, wrong, strict=True)
+            why = "; ".join(f"{source.driver}: {str(error).removeprefix(self._prefix)}" for source, error in pairs)
+            return ConfigError("profile-invalid", self._prefix + why, hint=wrong[0].hint)
+        return HardwareError(
             "sensor-missing",
             f"{self._name}: no source answered ({'; '.join(tried)})",
             hint="`blossom-edge sensors find` shows what is here; --mock simulates it",
         )
-        raise self._error
+
+    @property
+    def _prefix(self) -> str:
+        """How the drivers begin what they say of a profile."""
+        return f"sensor {self._name}: "
 
     def read(self, now: float) -> Sequence[Reading]:
         """What has come; never waits. The error of the driver comes after its last samples."""
@@ -151,9 +166,7 @@ class LiveSensor:
 
     def _prepare(self, driver: Driver, source: Source) -> None:
         pairs = [conversion(found, channel.unit) for found, channel in zip(driver.units, self._channels, strict=True)]
-        gain = float(source.options.get("gain", 1.0))
-        if not (math.isfinite(gain) and gain != 0):
-            raise HardwareError("sensor-missing", f"gain: found {gain:g}, expected a number other than 0")
+        gain = gain_of(source)
         repeat = math.prod(self._settings.shape)
         self._factor = np.tile(np.array([factor / gain for factor, _ in pairs]), repeat)
         self._offset = np.tile(np.array([offset for _, offset in pairs]), repeat)

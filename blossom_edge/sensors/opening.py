@@ -20,6 +20,7 @@ from firmware_profiles.schema import Profile, ProfileSensor, Source
 
 if TYPE_CHECKING:
     from blossom_edge.sensors.recordings import Recording
+    from blossom_edge.sensors.simulated import SimulatedSensor
 
 
 def open_sensors(
@@ -59,8 +60,7 @@ def open_sensors(
                 sensors[name].open()
                 continue
             pace = 1.0 if speed is None else speed
-            simulated = settings.sources[0] if mock else next((s for s in settings.sources if _simulates(s)), None)
-            live = () if mock else tuple(itertools.takewhile(lambda s: not _simulates(s), settings.sources))
+            live, simulated = ((), settings.sources[0]) if mock else split_sources(settings)
             if live:
                 sensor = LiveSensor(
                     name,
@@ -112,6 +112,23 @@ def needed_channels(profile: Profile, federation: Federation | None) -> dict[str
     }
 
 
+def split_sources(settings: ProfileSensor) -> tuple[tuple[Source, ...], Source | None]:
+    """The sources that are tried, and the one that simulates when none of these answers (None: there is none)."""
+    live = tuple(itertools.takewhile(lambda source: not _simulates(source), settings.sources))
+    return live, next((source for source in settings.sources if _simulates(source)), None)
+
+
+def simulate_alone(settings: ProfileSensor, source: Source, needed: tuple[str, ...]) -> SimulatedSensor:
+    """What a simulated or replayed source delivers, in real time and without a federation: no labels. Opens nothing.
+
+    Raises:
+        ConfigError: `profile-invalid`, `replay-invalid`.
+    """
+    from blossom_edge.sensors.simulated import SimulatedSensor
+
+    return SimulatedSensor(_simulate(settings, source, needed, None, seed=0, speed=1.0, history_s=0.0), source)
+
+
 def _read(path: Path, federation: Federation | None) -> Recording:
     """A recording; its labels must be some of the federation's, if there is one."""
     from blossom_edge.sensors.recordings import read_recording
@@ -147,7 +164,7 @@ def _simulate(
     sensor: ProfileSensor,
     source: Source,
     needed: tuple[str, ...],
-    federation: Federation,
+    federation: Federation | None,
     *,
     seed: int,
     speed: float,
@@ -162,7 +179,7 @@ def _simulate(
 
     tasks = {
         name: SyntheticTask(task.type, len(task.classes), task.mean, task.spread)
-        for name, task in federation.tasks.items()
+        for name, task in (federation.tasks.items() if federation is not None else ())
     }
     return SyntheticSensor(
         sensor.channels,

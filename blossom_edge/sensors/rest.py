@@ -111,18 +111,28 @@ def mount_from_one(up: Sequence[float], wanted: Sequence[float]) -> tuple[Row, R
     return _rows(np.eye(3) + skew + skew @ skew / (1 + cosine))
 
 
+def check_across(first: Sequence[float], second: Sequence[float]) -> None:
+    """Whether two unit axes of the device fix its turn together.
+
+    Raises:
+        ConfigError: `usage`: they are one line.
+    """
+    if abs(float(np.array(first) @ np.array(second))) > SAME_DIRECTION:
+        raise ConfigError("usage", "the two axes are the same line, expected two across each other")
+
+
 def mount_from_two(
     first: Sequence[float], second: Sequence[float], *, wanted: tuple[Sequence[float], Sequence[float]]
 ) -> tuple[Row, Row, Row]:
     """The rotation from two positions at rest (the TRIAD method, Black 1964): exact for the first, nearest for both.
 
     Raises:
+        ConfigError: `usage`, as `check_across`.
         HardwareError: `not-at-rest`: the two positions are nearly the same, or do not belong to these axes.
     """
+    check_across(wanted[0], wanted[1])
     a, b = np.array(first), np.array(second)
     wish_a, wish_b = np.array(wanted[0]), np.array(wanted[1])
-    if abs(float(wish_a @ wish_b)) > SAME_DIRECTION:
-        raise ConfigError("usage", "the two axes are the same line, expected two across each other")
     apart, expected = math.acos(float(np.clip(a @ b, -1, 1))), math.acos(float(np.clip(wish_a @ wish_b, -1, 1)))
     if abs(apart - expected) > math.radians(20.0):
         raise HardwareError(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from blossom_edge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blossom_edge.sensors.driver import Request
 
 STANDARD_GRAVITY = 9.80665
 """m/s2, by definition (3rd CGPM, 1901)."""
@@ -32,6 +37,25 @@ _TO_BASE: dict[str, tuple[str, float, float]] = {
     "cm": ("m", 1e-2, 0.0),
     "km/h": ("m/s", 1 / 3.6, 0.0),
 }
+
+
+def check_units(request: Request, units: Sequence[str]) -> None:
+    """Whether the units that a source names for the channels wanted can be converted to the profile's.
+
+    Raises:
+        ConfigError: `profile-invalid`, with the sensor and the channel.
+    """
+    for channel, unit in zip(request.channels, units, strict=True):
+        try:
+            conversion(unit, channel.unit)
+        except ConfigError as error:
+            like = [name for name, (base, _, _) in _TO_BASE.items() if base == channel.unit]
+            raise ConfigError(
+                "profile-invalid",
+                f"sensor {request.sensor}: units: found {unit!r} for {channel.name}, expected {channel.unit}"
+                + (f" or one of {', '.join(like)}" if like else ""),
+                hint="name the unit that the source delivers",
+            ) from error
 
 
 def conversion(found: str, wanted: str) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from blossom_edge.board.clock import TimeStamps, UtcClock
 from blossom_edge.client.agent import Learner
 from blossom_edge.client.fit import check_fit
 from blossom_edge.federation.schema import Federation
-from blossom_edge.sensors.base import Sensor
+from blossom_edge.sensors.base import Sensor, is_live
 from blossom_edge.sensors.calibration import read_calibrations
 from blossom_edge.sensors.collector import Collector
 from blossom_edge.sensors.driver import Host
@@ -21,6 +21,9 @@ from blossom_edge.sensors.opening import open_sensors
 from firmware_profiles.schema import Profile
 
 POLL_S = 0.5
+LIVE_NEW_WINDOWS = 10
+"""New labelled windows that a device with real sensors wants for a round: on the same ones, as fast as rounds follow
+each other, it would only wear out its link."""
 HOLDOUT = 0.3
 
 
@@ -105,6 +108,7 @@ def make_learner(
             poll,
             None if all_at_once else POLL_S,
             collector.num_seen,
+            LIVE_NEW_WINDOWS if any(map(is_live, sensors.values())) else 0,
             trainer.compute_note,
             lambda: _sensor_facts(collector, stamps),
             collector.close,

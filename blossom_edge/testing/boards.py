@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import Any
 
 from blossom_edge.client.fit import load_device_profile
-from blossom_edge.core.errors import ConfigError
 from blossom_edge.sensors.base import Sensor
 from blossom_edge.sensors.driver import ROOT_VARIABLE, Host
 from blossom_edge.sensors.live import LiveSensor
@@ -32,13 +31,14 @@ from blossom_edge.testing.conformance import Subject
 from blossom_edge.testing.fake_ads1115 import FakeAds1115
 from blossom_edge.testing.fake_i2c import FakeMpu6050
 from blossom_edge.testing.fake_iio import FakeIio
-from blossom_edge.testing.fake_iio_parts import BME280, LSM6DSOX, MAX30102, MPU6050
+from blossom_edge.testing.fake_iio_parts import BME280, ICM42688, LSM6DSOX, MAX30102, MPU6050
 from blossom_edge.testing.fake_serial import FakeSerial
 from blossom_edge.testing.fake_smbus2 import install_fake_smbus2
 from blossom_edge.testing.processes import Gateway, Process
+from blossom_edge.testing.refusals import KitError, hints_shown
 from firmware_profiles.schema import Profile, ProfileSensor, Source
 
-PARTS = {part.name: part for part in (MPU6050, *LSM6DSOX, MAX30102, BME280)}
+PARTS = {part.name: part for part in (MPU6050, *LSM6DSOX, *ICM42688, MAX30102, BME280)}
 KINDS = {"m/s2": "in_accel_", "rad/s": "in_anglvel_", "T": "in_magn_"}
 ABI_SCALE = {"in_temp": 1000.0, "in_humidityrelative": 1000.0, "in_pressure": 0.001}
 """From SenML units to those of the IIO interface (Documentation/ABI/testing/sysfs-bus-iio)."""
@@ -64,17 +64,17 @@ class FakeBoard:
         only: Sequence[str] = (),
         sets: Sequence[str] = (),
         signal: Signal | None = None,
-        media: Mapping[str, Path] | None = None,
+        media: Mapping[str, Path | str] | None = None,
         chips_only: bool = False,
     ) -> None:
         """Build it.
 
         Raises:
-            ConfigError: `usage`: no source of a sensor can be faked.
+            ConfigError: `usage`: no source of a sensor can be faked, or nothing to play; those of the profile.
         """
         self.activity = 0
         self.name = profile if isinstance(profile, str) else profile.id
-        self.profile = load_device_profile(profile, sets=sets) if isinstance(profile, str) else profile
+        self.profile = _profile(profile, sets) if isinstance(profile, str) else profile
         self.folder = folder
         self.host = Host(root=folder / "root")
         self.host.root.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class FakeBoard:
         self._only = tuple(only)
         self._chips_only = chips_only
         self._signal = signal or self._move
-        self._media = dict(media or {})
+        self._media = {name: Path(path) for name, path in (media or {}).items()}
         self._stack = ExitStack()
         self._buses: dict[int, dict[int, Any]] = {}
         self._iio: FakeIio | None = None
@@ -96,6 +96,16 @@ class FakeBoard:
         except BaseException:
             self._stack.close()
             raise
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """Sensors whose chip is behind `smbus2` in this process: no other process sees them."""
+        return tuple(name for name, fake in self.fakes.items() if isinstance(fake, FakeMpu6050 | FakeAds1115))
+
+    @property
+    def media_options(self) -> list[str]:
+        """What a command on this board needs besides, to play the media: `--set=...`."""
+        return [f"--set={text}" for text in self._media_sets()]
 
     def sensor(self, name: str) -> LiveSensor:
         """A sensor as `join` makes it, not open yet."""
@@ -114,7 +124,7 @@ class FakeBoard:
         if self._buses:
             spec = {"profile": self.name, "folder": str(self.folder / "i2c"), "only": self._only, "sets": self.sets}
             command[2:] = ["blossom_edge.cli.run_on_fakes", json.dumps({**spec, "activity": self.activity}), "join"]
-        sets = [f"--set={text}" for text in (*self.sets, *self._media_sets())]
+        sets = [*(f"--set={text}" for text in self.sets), *self.media_options]
         env = {ROOT_VARIABLE: str(self.host.root)}
         return gateway.run(device or self.profile.id, command, "--profile", self.name, *sets, *options, env=env)
 
@@ -149,8 +159,16 @@ class FakeBoard:
                     return
         if self._chips_only:
             return
-        drivers = ", ".join(source.driver for source in sensor.sources)
-        raise ConfigError("usage", f"sensor {name}: no fake for {drivers}", hint="use the fakes of the kit directly")
+        named = ", ".join(
+            source.driver + "".join(f" {source.options[key]}" for key in ("device", "class") if key in source.options)
+            for source in sensor.sources
+        )
+        only = f" among only={list(self._only)}" if self._only else ""
+        raise KitError(
+            "usage",
+            f"sensor {name}: no fake for its sources ({named}){only}",
+            hint=f"there are fakes for iio {', '.join(PARTS)}, mpu6050, adafruit ADS1115, serial, microphone, camera",
+        )
 
     def _add_iio(self, name: str, sensor: ProfileSensor, source: Source) -> Any:
         part = PARTS.get(str(source.options.get("device")))
@@ -227,7 +245,12 @@ class FakeBoard:
     def _add_media(self, name: str, sensor: ProfileSensor, source: Source) -> Any:
         """No fake of the hardware: the driver plays files instead."""
         if name not in self._media:
-            raise ConfigError("usage", f"sensor {name}: nothing to play", hint=f"media={{{name!r}: path}}")
+            files = "a .wav file" if source.driver == "microphone" else "a video or a folder of pictures"
+            raise KitError(
+                "usage",
+                f"sensor {name}: nothing to play as its {source.driver}",
+                hint=f"give media={{{name!r}: path}} of {files}",
+            )
         options = {"path": str(self._media[name]), "loop": True}
         played = Source.model_validate({**source.model_dump(), **options})
         self._settings[name] = sensor.model_copy(update={"sources": (played,)})
@@ -270,7 +293,7 @@ class RealBoard:
 
     def __init__(self, profile: str) -> None:
         self.name = profile
-        self.profile = load_device_profile(profile)
+        self.profile = _profile(profile)
         self.host = Host.here()
         self.fakes: dict[str, Any] = {}
 
@@ -288,16 +311,22 @@ class RealBoard:
         return gateway.join(device or self.profile.id, "--profile", self.name, *options)
 
 
-def open_trace(path: Path, profile: str, *, speed: float = 0.0) -> dict[str, Sensor]:
+def open_trace(path: Path | str, profile: str, *, speed: float = 0.0) -> dict[str, Sensor]:
     """The sensors of a profile as players of a trace that `doctor --hil` wrote, open.
 
     Raises:
-        ConfigError: `replay-invalid`.
+        ConfigError: `replay-invalid`; those of the profile.
     """
-    loaded = load_device_profile(profile)
-    recording = read_recording(path)
+    loaded = _profile(profile)
+    with hints_shown():
+        recording = read_recording(Path(path))
     sensors: dict[str, Sensor] = {}
     for name, needed in needed_channels(loaded, None).items():
         sensors[name] = ReplaySensor(recording, loaded.sensors[name], needed=needed, speed=speed)
         sensors[name].open()
     return sensors
+
+
+def _profile(name: str, sets: Sequence[str] = ()) -> Profile:
+    with hints_shown():
+        return load_device_profile(name, sets=sets)

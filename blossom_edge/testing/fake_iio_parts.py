@@ -141,6 +141,39 @@ LSM6DSOX = (
     ),
 )
 
+_ICM42688 = {
+    "sampling_frequency": "50.000000",
+    "sampling_frequency_available": (
+        "12.500000 25.000000 50.000000 100.000000 200.000000 1000.000000 2000.000000 4000.000000"
+    ),
+    "current_timestamp_clock": "realtime",
+    "mount_matrix": _NO_TURN,
+}
+# imu/inv_icm42600/inv_icm42600_accel.c, _gyro.c: *_CHAN (16 bits, big-endian), *_scale, *_odr. Two devices; their
+# FIFO needs no trigger. Left out: the temperature. unverified: the rate and the ranges after its probe.
+ICM42688 = (
+    Part(
+        "icm42688-accel",
+        _three("accel", "be:s16/16>>0", 0),
+        {
+            **_ICM42688,
+            "in_accel_scale": "0.004788403",
+            "in_accel_scale_available": "0.004788403 0.002394202 0.001197101 0.000598550",
+        },
+    ),
+    Part(
+        "icm42688-gyro",
+        _three("anglvel", "be:s16/16>>0", 0),
+        {
+            **_ICM42688,
+            "in_anglvel_scale": "0.001065264",
+            "in_anglvel_scale_available": (
+                "0.001065264 0.000532632 0.000266316 0.000133158 0.000066579 0.000033290 0.000016645 0.000008322"
+            ),
+        },
+    ),
+)
+
 # health/max30102.c: 18 bits in the upper three bytes; 400 Hz, mean of 4. It tells no rate and no timestamps.
 MAX30102 = Part(
     "max30102",

@@ -9,7 +9,8 @@ Fixtures: `fake_iio`, `fake_i2c`, `fake_serial`, `replay_trace`, `gateway`, `dev
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if here is None or wanted not in (None, here):
                 reason = f"needs the board {wanted or ''}: run with --board {wanted or 'PROFILE'}"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None, None, None]:
+    """End the scripts of faults that a test left running, before its fakes go; an error of theirs is the test's."""
+    faults = sys.modules.get("blossom_edge.testing.faults")
+    error = None if faults is None else faults.stop_all()
+    yield
+    if error is not None:
+        raise error
 
 
 @pytest.fixture
@@ -107,13 +118,13 @@ def replay_trace() -> Iterator[Callable[..., dict[str, Sensor]]]:
 
     with ExitStack() as stack:
 
-        def play(path: Path, profile: str, *, speed: float = 0.0) -> dict[str, Sensor]:
+        def replay(path: Path | str, profile: str, *, speed: float = 0.0) -> dict[str, Sensor]:
             sensors = open_trace(path, profile, speed=speed)
             for sensor in sensors.values():
                 stack.callback(sensor.close)
             return sensors
 
-        yield play
+        yield replay
 
 
 @pytest.fixture

@@ -153,6 +153,9 @@ class Gateway:
         if value := condition():
             return value
         said = "\n".join(f"--- {p.name}\n{p.out[-800:]}{p.err[-2000:]}" for p in (self.process, *self.devices))
+        if not self.process.running():
+            words = self.process.err.strip().splitlines()[-1:] or ["without a word"]
+            raise AssertionError(f"the gateway ended with exit code {self.process.wait()}: {words[0]}\n{said}")
         raise AssertionError(f"waited {timeout_s:.0f} s for {what}\n{said}")
 
     def close(self) -> None:

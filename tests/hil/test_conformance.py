@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paho.mqtt.client as paho
 import pytest
 
 from aggregator.broker import start_broker
 from aggregator.broker.mosquitto import find_mosquitto
+from blossom_edge.sensors.base import Reading
 from blossom_edge.sensors.driver import Host
 from blossom_edge.sensors.drivers import mqtt_topic
 from blossom_edge.testing.boards import FakeBoard
-from blossom_edge.testing.conformance import CHECKS, Subject, Verdict, run_check, run_checks
+from blossom_edge.testing.conformance import CHECKS, Heard, Subject, Verdict, run_check, run_checks
 from firmware_profiles.schema import ProfileSensor
 
 AXES = [{"name": name, "unit": "m/s2", "range": [-39.2, 39.2]} for name in ("ax", "ay", "az")]
@@ -124,12 +126,13 @@ def test_the_real_adafruit_driver_meets_every_check(tmp_path: Path) -> None:
         assert [v.status for v in verdicts] == ["ok"] * len(CHECKS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "options", "channels", "found"),
     [
         ("answers", {"missing": True}, AXES, "nothing at this address"),
         ("units", {"scale": 0.1}, AXES, "expected about 9.81 of gravity"),
-        ("range", {"scale": 10.0}, AXES, "expected the profile's range"),
+        ("range", {"scale": 10.0}, AXES, "expected -39.2 to 39.2 m/s2"),
         ("rate", {"lie": 2.0}, AXES, "the driver says 200 Hz"),
         ("time", {"early": 5.0}, AXES, "s old, expected 0 to 2 s"),
         ("gaps", {"pause": 0.6}, AXES, "found a pause of "),
@@ -152,3 +155,39 @@ def test_a_driver_that_does_wrong_fails_the_check(
     assert verdict.status == "failed", verdict
     assert found in verdict.detail
     assert verdict.fix or check in ("units", "answers")
+
+
+SIX = [*AXES, *({"name": name, "unit": "rad/s", "range": [-8.73, 8.73]} for name in ("gx", "gy", "gz"))]
+
+
+def heard(values: list[list[float]], channels: list[Any]) -> Subject:
+    """A sensor that was listened to and delivered these samples."""
+    settings = ProfileSensor.model_validate({"channels": channels, "sources": [{"driver": "iio", "rate_hz": 100.0}]})
+    subject = Subject("imu", settings, Host())
+    reading = Reading(np.arange(len(values)) / 100, np.array(values))
+    names, units = tuple(c["name"] for c in channels), tuple(c["unit"] for c in channels)
+    subject.__dict__["heard"] = Heard(reading, names, units, 100.0, "iio", 0.0)
+    return subject
+
+
+def test_a_moved_board_is_not_said_to_be_at_rest_and_its_ranges_are_told_by_unit() -> None:
+    """Means 0, 0 and (8 + 12) / 2 = 10: 10 m/s2 in all."""
+    moved = heard([[-3.0, 1.0, 8.0, -0.5, 0.0, 0.25], [3.0, -1.0, 12.0, 0.5, 0.0, 0.25]], SIX)
+    assert run_check("units", moved).detail == "10.00 m/s2 in all on average"
+    assert run_check("range", moved).detail == "-3 to 12 m/s2, -0.5 to 0.5 rad/s"
+
+
+def test_a_channel_out_of_range_is_told_with_its_own_values_and_range() -> None:
+    wrong = heard([[0.0, 0.0, 9.0, -20.0, 0.0, 0.0], [0.0, 0.0, 30.0, 3.0, 0.0, 0.0]], SIX)
+    verdict = run_check("range", wrong)
+    assert (verdict.status, verdict.detail) == ("failed", "gx: found -20 to 3, expected -8.73 to 8.73 rad/s")
+
+
+def test_where_nobody_pulled_the_plug_the_next_step_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setattr("blossom_edge.testing.conformance.ANSWER_S", 0.5)
+    source = {"driver": "wrong_driver:WrongDriver", "rate_hz": 100.0}
+    settings = ProfileSensor.model_validate({"channels": AXES, "sources": [source]})
+    verdict = run_check("unplug", Subject("imu", settings, Host(), unplug=lambda: None, replug=lambda: None))
+    assert verdict.detail == "unplugged, and no error within 0.5 s"
+    assert verdict.fix == "was the plug pulled? if it was, please report it"

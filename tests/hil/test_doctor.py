@@ -32,7 +32,15 @@ def doctor(folder: Path, *options: str, root: Path | None = None) -> tuple[int, 
     if root is not None:
         env["BLOSSOM_ROOT"] = str(root)
     command = [sys.executable, "-m", "blossom_edge.cli.main", "doctor", "--json", "--data-dir", str(folder / "data")]
-    done = subprocess.run([*command, *options], cwd=folder, env=env, capture_output=True, text=True, timeout=140)
+    done = subprocess.run(
+        [*command, *options],
+        cwd=folder,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=140,
+    )
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
@@ -86,6 +94,37 @@ def test_a_sensor_at_half_its_rate_is_red(board: FakeBoard, tmp_path: Path) -> N
     rate = of(report, "ecg: rate")
     assert rate["status"] == "fail"
     assert "the driver says 250 Hz" in rate["detail"]
+
+
+def test_without_sensor_and_gateway_the_code_is_that_of_the_sensor(tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    where = f"--gateway=127.0.0.1:{free_port()}"
+    code, report, said = doctor(tmp_path, "--profile=serial-ecg", where, root=tmp_path / "nothing")
+    red = [finding["group"] for finding in report["findings"] if finding["status"] == "fail"]
+    assert red == ["sensors", "gateway"]
+    assert code == 4
+    assert f"are read below {tmp_path / 'nothing'}" in said
+
+
+def test_a_simulated_sensor_is_said_and_not_red(tmp_path: Path) -> None:
+    code, report, _ = doctor(tmp_path, "--profile=generic-mock")
+    sensors = {finding["check"]: finding for finding in report["findings"] if finding["group"] == "sensors"}
+    assert {check: finding["status"] for check, finding in sensors.items()} == {
+        "ecg: answers": "skip",
+        "imu: answers": "skip",
+        "mic: answers": "skip",
+    }
+    assert sensors["imu: answers"]["detail"] == "simulated (synthetic): nothing to check"
+    assert code == 0
+
+
+def test_where_nobody_can_pull_a_plug_that_is_said(board: FakeBoard, tmp_path: Path) -> None:
+    code, told, said = doctor(
+        tmp_path, "--profile=serial-ecg", "--hil", "--unplug", "--seconds=1", root=board.host.root
+    )
+    assert (code, told["error"]["id"]) == (2, "usage")
+    assert "pull the plug of ecg, then press Enter" in said
+    assert said.splitlines()[-1].startswith("error: the input ended at a question")
 
 
 @pytest.mark.broker

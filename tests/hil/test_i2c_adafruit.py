@@ -240,10 +240,11 @@ def test_voltages_of_a_converter_are_read_per_input(monkeypatch: pytest.MonkeyPa
         ({"read": []}, "either read or analog_in"),
         ({"analog_in": [0]}, "either read or analog_in"),
         ({"read": ["a", "b"]}, "found 2 values to read, expected one for each of x"),
-        ({"read": ["triple[x]"]}, "read.0: String should match"),
-        ({"class": "Probe"}, "class: String should match"),
+        ({"read": ["triple[x]"]}, r"read\[0\]: found 'triple\[x\]', expected an attribute such as"),
+        ({"class": "Probe"}, "class: found 'Probe', expected a class such as"),
         ({"units": {"y": "hPa"}}, "units of y, expected some of x"),
-        ({"adress": 0x40}, "adress: Extra inputs"),
+        ({"units": {"x": "furlong"}}, "units: found 'furlong' for x, expected"),
+        ({"adress": 0x40}, r"adress: unknown key \(did you mean 'address'\?\)"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_imported(options: dict[str, Any], found: str) -> None:

@@ -196,7 +196,7 @@ def test_of_two_chips_of_one_name_the_place_on_the_bus_tells_which(board: FakeIi
         assert gather(live, 1).values[0, 0] == pytest.approx(2.0, abs=0.0006)
     finally:
         live.close()
-    with pytest.raises(HardwareError, match=r"'mpu6050' at 3-0068, found mpu6050 \(1-0068\), mpu6050 \(7-0069\)"):
+    with pytest.raises(HardwareError, match=r"'mpu6050' at 3-0068, found it at 1-0068 and 7-0069"):
         sensor(tmp_path, "mpu6050", at="3-0068").open()
 
 
@@ -245,13 +245,15 @@ def test_what_a_killed_program_left_running_is_stopped_and_started_afresh(board:
 
 def test_a_profile_that_asks_too_much_of_the_chip_is_told_its_limit(board: FakeIio, tmp_path: Path) -> None:
     board.add(MPU6050)
-    with pytest.raises(HardwareError, match="found rate_hz 1000, the highest is 500"):
+    with pytest.raises(ConfigError, match="found rate_hz 1000, the highest is 500"):
         sensor(tmp_path, "mpu6050", rate_hz=1000).open()
     wide = [{"name": "ax", "unit": "m/s2", "range": [-400.0, 400.0]}]
-    with pytest.raises(HardwareError, match=r"found a range up to 400, the largest is 156\.79"):
+    with pytest.raises(ConfigError, match=r"found a range up to 400, the largest is 156\.79"):
         sensor(tmp_path, "mpu6050", wide).open()
-    with pytest.raises(HardwareError, match=r"watermark: Input should be greater.*options of this driver: at, buffer"):
+    with pytest.raises(ConfigError, match="sensor imu: iio: watermark: found 0, expected greater than") as caught:
         sensor(tmp_path, "mpu6050", watermark=0).open()
+    assert caught.value.error_id == "profile-invalid"
+    assert caught.value.hint.startswith("options of this driver: at, buffer")
 
 
 def test_without_permission_the_udev_rule_is_named(

@@ -221,6 +221,7 @@ def test_a_topic_without_samples_is_no_source(broker: Broker, drivers: Any) -> N
     assert f"mosquitto_sub -h 127.0.0.1 -p {broker.port} -t 'nobody/here'" in caught.value.hint
 
 
+@pytest.mark.slow
 @needs_broker
 def test_a_broker_that_ends_and_comes_back_is_found_again_and_one_that_stays_away_fails(
     tmp_path: Path, drivers: Any, monkeypatch: pytest.MonkeyPatch

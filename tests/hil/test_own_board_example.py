@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parents[2] / "examples" / "own_board"
 FILES = ("lm75.py", "my-board.toml", "test_my_board.py")
 
@@ -46,6 +48,7 @@ def test_find_proposes_its_source_line(tmp_path: Path) -> None:
     assert '{ name = "t", unit = "Cel", range = [-55.0, 125.0] }' in mine[0]["source"]
 
 
+@pytest.mark.slow
 def test_watch_shows_what_it_measures_and_says_when_it_is_gone(tmp_path: Path) -> None:
     chip = a_chip(tmp_path)
     command = ("-m", "blossom_edge.cli.main", "sensors", "watch", "--profile", "./my-board.toml", "--seconds", "1")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,12 @@ class Recorder:
     def rate(self, factor: float) -> None:
         self.calls.append(("rate", factor))
 
+    def stuck(self, on: bool = True) -> None:
+        self.calls.append(("stuck", on))
+
+    def reset(self) -> None:
+        raise RuntimeError("the fake broke")
+
 
 def test_a_script_of_faults_is_read_in_order_of_time() -> None:
     assert parse_script("at 2s rate(0.5); at 0.5s unplug\n3 clear") == (
@@ -139,18 +147,170 @@ def test_a_script_of_faults_is_read_in_order_of_time() -> None:
     )
 
 
-@pytest.mark.parametrize("script", ["unplug", "at two seconds unplug", "at 1s rate(fast)"])
+@pytest.mark.parametrize("script", ["unplug", "at two seconds unplug", "at 1s rate(fast)", "explode", " ; "])
 def test_what_is_no_fault_is_refused(script: str) -> None:
     with pytest.raises(ConfigError, match="expected for example 'at 2s rate"):
-        parse_script(script)
+        play(script, on=Recorder())
 
 
-def test_faults_are_played_and_what_a_fake_cannot_suffer_is_refused_before_anything_runs() -> None:
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        ("explode", "Recorder has no fault 'explode'; it has unplug, stuck, rate, reset"),
+        ("calls", "Recorder has no fault 'calls'"),
+        ("rate", "Recorder: rate needs a number: found 'rate'"),
+        ("rate()", "Recorder: rate needs a number: found 'rate'"),
+        ("unplug(3)", "Recorder: unplug takes no number: found 'unplug(3)'"),
+        ("rate(0)", "found 'rate(0)', expected a factor above 0"),
+        ("rate(-1)", "found 'rate(-1)', expected a factor above 0"),
+        ("stuck(3)", "found 'stuck(3)', expected no number"),
+    ],
+)
+def test_a_step_that_the_fake_cannot_do_is_refused_before_anything_runs(step: str, found: str) -> None:
     fake = Recorder()
-    with play("at 0s rate(0.5); at 0.01s unplug", on=fake) as playing:
+    with pytest.raises(ConfigError) as caught:
+        play(f"at 0s unplug; at 1s {step}", on=fake)
+    assert found in str(caught.value)
+    assert fake.calls == []
+
+
+def test_a_fixture_factory_in_place_of_its_fake_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"`on` is a function without any fault.*on=fake_i2c\(\)"):
+        play("at 0s unplug", on=lambda: Recorder())
+
+
+def test_faults_are_played_at_once_with_and_without_a_block_and_end_with_it() -> None:
+    fake = Recorder()
+    with play("at 0s rate(0.5); at 0.01s unplug; at 60s unplug", on=fake) as playing:
         until(lambda: len(playing.done) == 2, "both faults", ())
     assert fake.calls == [("rate", 0.5), "unplug"]
-    with pytest.raises(ConfigError, match="Recorder has no fault 'nan'") as caught:
-        play("at 0s unplug; at 1s nan", on=fake).__enter__()
-    assert caught.value.hint == "it has unplug, rate"
-    assert len(fake.calls) == 2
+    playing = play("at 0s unplug(); at 60s unplug", on=fake)
+    until(lambda: playing.done == [0.0], "the fault", ())
+    playing.stop()
+    assert fake.calls == [("rate", 0.5), "unplug", "unplug"]
+    assert "faults" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_an_error_of_a_fake_is_raised_where_the_block_ends() -> None:
+    fake = Recorder()
+    with pytest.raises(RuntimeError, match="the fake broke"), play("at 0s unplug; at 0.01s reset", on=fake) as playing:
+        until(lambda: playing.broken, "its error", ())
+    assert fake.calls == ["unplug"]
+
+
+FORGOTTEN = """
+import threading
+
+import pytest
+
+from blossom_edge.testing.faults import play
+
+
+class Fake:
+    def __init__(self):
+        self.closed = self.reached = False
+
+    def reset(self):
+        raise RuntimeError("the fake broke")
+
+    def unplug(self):
+        self.reached = True
+
+
+@pytest.fixture
+def fake():
+    made = Fake()
+    yield made
+    assert "faults" not in {thread.name for thread in threading.enumerate()}, "its script still runs"
+
+
+def test_forgets_to_stop(fake):
+    play("at 60s unplug", on=fake)
+
+
+def test_forgets_an_error(fake):
+    playing = play("at 0s reset", on=fake)
+    while not playing.broken:
+        pass
+"""
+
+
+def test_the_plugin_ends_what_a_test_left_playing_before_its_fakes_and_shows_its_error(tmp_path: Path) -> None:
+    (tmp_path / "test_forgotten.py").write_text(FORGOTTEN)
+    done = run_pytest(tmp_path)
+    assert "2 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "RuntimeError: the fake broke" in done.stdout
+
+
+OTHER_CHIP = """
+schema = 1
+title = "A chip without a fake"
+
+[sensors.accel]
+channels = [
+  { name = "ax", unit = "m/s2", range = [-39.2, 39.2] },
+  { name = "ay", unit = "m/s2", range = [-39.2, 39.2] },
+  { name = "az", unit = "m/s2", range = [-39.2, 39.2] },
+]
+
+[[sensors.accel.sources]]
+driver = "iio"
+rate_hz = 100
+device = "bmi270"
+
+[modalities.accel]
+sensor = "accel"
+channels = ["ax", "ay", "az"]
+rate_hz = 100
+window = 256
+hop = 128
+"""
+SAYING = """
+from pathlib import Path
+
+def test_media(device):
+    device("rpi4-audio")
+
+
+def test_name(device):
+    device("jetson-imo")
+
+
+def test_part(device):
+    device(str(Path(__file__).parent / "own.toml"))
+
+
+def test_trace(replay_trace):
+    replay_trace("nowhere.npz", "jetson-imu")
+
+
+def test_gateway(gateway):
+    gateway("hra")
+"""
+
+
+def test_what_the_kit_refuses_is_said_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "test_saying.py").write_text(SAYING)
+    (tmp_path / "own.toml").write_text(OTHER_CHIP)
+    done = run_pytest(tmp_path, "--tb=line")
+    said = done.stdout
+    assert "5 failed" in said, said + done.stderr
+    assert "nothing to play as its microphone; give media={'mic': path} of a .wav file" in said
+    assert "'jetson-imo'; did you mean 'jetson-imu'" in said
+    assert "sensor accel: no fake for its sources (iio bmi270); there are fakes for iio mpu6050" in said
+    assert "nowhere.npz" in said
+    assert "AttributeError" not in said
+    assert "the gateway ended with exit code 2: error: " in said
+    assert "waited 60 s" not in said
+
+
+@pytest.mark.torch
+@pytest.mark.broker
+@pytest.mark.slow
+def test_the_test_that_the_documentation_shows_passes_as_it_stands(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    page = (Path(__file__).parents[2] / "docs/hardware.md").read_text("utf-8")
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "def test_" in block]
+    (tmp_path / "test_shown.py").write_text(example)
+    done = run_pytest(tmp_path)
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import json
 import math
 import os
 import re
-import select
-import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -34,12 +28,10 @@ from blossom_edge.testing.fake_iio import FakeIio
 from blossom_edge.testing.fake_iio_parts import LSM6DSOX
 from firmware_profiles import load_profile
 from tests.hil.iio_board import gather
-from tests.live import until
+from tests.support.terminal import ESCAPE, Terminal, screen
 
 EDGE = [sys.executable, "-m", "blossom_edge.cli.main"]
-WAIT_S = 20.0
 G = 9.80665
-ESCAPE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PROFILE = """schema = 1
 title = "Mine"
 extends = "jetson-imu"
@@ -64,70 +56,6 @@ hop = 16
 """
     for name, unit, limit, kind in (("linear", "m/s2", 39.2, "accel"), ("angular", "rad/s", 4.3, "gyro"))
 )
-
-
-class Terminal:
-    """A program on a terminal of 80 columns and 24 lines."""
-
-    def __init__(self, command: list[str], env: dict[str, str]) -> None:
-        self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        environ = {**os.environ, "TERM": "xterm", "OMP_NUM_THREADS": "1", **env}
-        # a run started in the background (CI) ignores Ctrl-C and hands that on; a program in a terminal does not
-        hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-        self._child = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=environ, preexec_fn=hear)
-        os.close(slave)
-        self._bytes = b""
-
-    @property
-    def said(self) -> str:
-        """All that came until now, with its escape codes."""
-        while select.select([self._master], [], [], 0.05)[0]:
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:  # the program has ended
-                break
-            if not data:
-                break
-            self._bytes += data
-        return self._bytes.decode("utf-8", "replace").replace("\r\n", "\n")
-
-    def wait_for(self, condition: Callable[[str], object], what: str) -> str:
-        try:
-            until(lambda: bool(condition(self.said)), what, (), timeout_s=WAIT_S)
-        except AssertionError as error:
-            raise AssertionError(f"{error}{self.said[-2000:]!r}") from None
-        return self.said
-
-    def end(self) -> tuple[int, str]:
-        """Ctrl-C; its exit code and all it said."""
-        self._child.send_signal(signal.SIGINT)
-        deadline = time.monotonic() + WAIT_S
-        while self._child.poll() is None and time.monotonic() < deadline:
-            _ = self.said
-        return self._child.wait(WAIT_S), self.said
-
-    def close(self) -> None:
-        if self._child.poll() is None:
-            self._child.kill()
-            self._child.wait()
-        os.close(self._master)
-
-
-def screen(said: str) -> list[str]:
-    """What a terminal shows: colours left out, `A` goes up, `J` clears from there on."""
-    lines, row = [""], 0
-    for part in re.split(r"(\x1b\[[0-9;]*[A-Za-z]|\n)", said):
-        if part == "\n":
-            row += 1
-            lines += [""] * (row + 1 - len(lines))
-        elif part.startswith("\x1b[") and part.endswith("A"):
-            row -= int(part[2:-1])
-        elif part == "\x1b[J":
-            lines[row:] = [""]
-        elif not part.startswith("\x1b["):
-            lines[row] += part
-    return lines
 
 
 class Body:
@@ -221,6 +149,7 @@ def test_an_unplugged_sensor_says_why_on_the_screen_and_the_code_is_4(board: Fak
     assert "the device" in shown[1]
 
 
+@pytest.mark.slow
 def test_a_sensor_that_is_plugged_in_again_is_shown_again(board: FakeBoard, terminal: Terminal) -> None:
     terminal.wait_for(lambda said: "az" in said, "the first bars")
     board.fakes["imu"].unplug()
@@ -282,6 +211,7 @@ def test_a_time_that_is_none_is_refused(
     assert f"found {seconds}, expected a number of seconds above 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_watch_tells_numbers_as_json(board: FakeBoard, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--profile", str(tmp_path / "mine.toml"), "--data-dir", str(tmp_path / "data"), "--seconds=2", "--json"]
     assert run(program, ["sensors", "watch", *words]) == 0
@@ -295,6 +225,30 @@ def test_watch_tells_numbers_as_json(board: FakeBoard, tmp_path: Path, capsys: p
     assert imu["last"] == pytest.approx([0, 0, G, 0.02, -0.01, 0.005], abs=2e-3)  # steps of 1.2e-3 and 2.7e-4
 
 
+def test_a_simulated_sensor_is_shown_as_join_would_simulate_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--profile", "generic-mock", "--data-dir", str(tmp_path)]
+    assert run(program, ["sensors", "watch", *where, "--seconds=1.2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["failed"] == {}
+    imu = told["sensors"]["imu"]
+    assert (imu["source"], imu["failed"]) == ("synthetic", "")
+    assert imu["rate_hz"] == pytest.approx(50, rel=0.05)
+    assert 0 <= imu["last_age_s"] < 0.5
+    assert run(program, ["sensors", "calibrate", *where, "--yes"]) == 2
+    assert "sensor imu is simulated here" in capsys.readouterr().err
+
+
+def test_a_wrong_key_of_a_source_is_an_error_of_the_profile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "two.toml").write_text(TWO.replace('device = "lsm6dsox_gyro"', 'devise = "lsm6dsox_gyro"'))
+    assert run(program, ["sensors", "watch", "--profile", str(tmp_path / "two.toml"), "--data-dir", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "sensor angular: iio: device: is missing; devise: unknown key (did you mean 'device'?)" in err
+    assert "--mock" not in err
+
+
+@pytest.mark.slow
 def test_one_of_two_sensors_is_missing_and_the_other_is_shown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +267,7 @@ def test_one_of_two_sensors_is_missing_and_the_other_is_shown(
         assert code == 4
         assert list(told["sensors"]) == ["linear"]
         assert "lsm6dsox_gyro" in told["failed"]["angular"]
-        assert "warning: angular: " in err
+        assert "warning: angular: no source answered (iio: " in err
         code, told, _ = watch("--sensor=linear")
         assert (code, told["failed"]) == (0, {})
         code, told, _ = watch("--sensor=heart")
@@ -362,6 +316,7 @@ def test_without_up_only_the_bias_is_kept(board: FakeBoard, tmp_path: Path, caps
     assert told["bias"] == pytest.approx({"gx": 0.02, "gy": -0.01, "gz": 0.005}, abs=3e-4)
 
 
+@pytest.mark.slow
 def test_a_second_position_asked_for_on_the_terminal_fixes_the_turn(
     board: FakeBoard, body: Body, tmp_path: Path
 ) -> None:

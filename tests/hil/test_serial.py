@@ -270,6 +270,8 @@ def test_a_port_is_read_by_one_program_only(boards: Any, drivers: Any) -> None:
         ({"columns": ["ax", "ay"]}, "az among them"),
         ({"columns": ["ax", "ay", "az", "az"]}, "each once"),
         ({"units": ["g"]}, "found 1, expected 3"),
+        ({"units": "furlong"}, "units: found 'furlong' for ax, expected m/s2 or one of g, mg"),
+        ({"port": "ttyACM0"}, "port: found 'ttyACM0', expected a path that starts with /"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_opened(tmp_path: Path, options: Any, why: str) -> None:

@@ -114,6 +114,7 @@ def test_a_device_comes_late_leaves_and_comes_back_under_the_same_id(place: Plac
     assert {block for number, block in kept if number > back_in} == {"encoder/accel", "encoder/gyro"}
 
 
+@pytest.mark.slow
 def test_a_second_device_needs_no_address_and_a_pause_stops_the_rounds_until_resume(place: Place) -> None:
     at_gateway = ["--data-dir", str(place.gateway_folder)]
     gateway = place.serve("--until-finished", "--set=schedule.stop_rounds=0")
@@ -149,6 +150,7 @@ def test_ctrl_c_at_the_gateway_leaves_no_broker_and_no_taken_port(place: Place) 
     assert device.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_the_broker_inside_the_gateway_process_carries_a_federation_too(place: Place) -> None:
     pytest.importorskip("amqtt")
     gateway = place.serve("--until-finished", "--broker=amqtt")

@@ -56,6 +56,7 @@ def test_no_byte_of_a_private_block_is_heard_at_the_broker_or_stands_in_a_log(pl
     assert _found(needles, [path.read_bytes() for path in place.gateway_folder.rglob("*") if path.is_file()]) == []
 
 
+@pytest.mark.slow
 def test_the_same_search_finds_the_update_of_a_shared_block(place: Place) -> None:
     ear, _ = _run(place)
     encoder = place.federation(PACED).spec[BlockId.parse("encoder/accel")]
@@ -71,6 +72,7 @@ def test_the_same_search_finds_the_update_of_a_shared_block(place: Place) -> Non
     assert len(_found(needles, [payload for topic, payload in ear.heard if "/up/both/" in topic])) > 100
 
 
+@pytest.mark.slow
 def test_without_the_devices_own_check_the_search_finds_private_bytes_and_the_gateway_refuses_them(
     place: Place,
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_gateway_killed_again_and_again_ends_with_the_same_versions(
     stage.close()
 
 
+@pytest.mark.slow
 def test_a_gateway_put_back_from_an_old_copy_says_that_it_has_lost_something(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -167,7 +167,7 @@ def test_a_device_without_new_windows_sits_the_round_out_and_says_why(tmp_path: 
     stage.run()
     assert stage.members("encoder/accel") == [(1, ["a", "b"]), (2, ["a"]), (3, ["a"])]
     said = [m for m in stage.sent("up", "state", "b") if m.phase == "skipped"]
-    assert [(m.round, m.reason) for m in said] == [(n, "0 new windows, the schedule asks for 5") for n in (2, 3)]
+    assert [(m.round, m.reason) for m in said] == [(n, "0 new windows since round 1, waits for 5") for n in (2, 3)]
     assert stage.world.clock.now < 1.0, "no round waited for who sits it out"
     stage.close()
 

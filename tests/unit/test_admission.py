@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -114,10 +115,18 @@ def test_a_norm_more_than_twenty_times_the_median_is_refused_once_there_is_a_his
     assert found.reason == "norm 50 is 25 times the median 2 of encoder/accel (limit 20)"
 
 
-def test_a_history_of_zeros_lets_only_zeros_pass() -> None:
-    state = make_machine(records=[accept(n, 0.0) for n in range(1, 9)]).state
+def test_after_a_time_with_nothing_to_learn_real_updates_pass_and_wild_ones_do_not() -> None:
+    """Boards that had one class alone sent zeros; then the second class comes."""
+    state = make_machine(records=[accept(n, 0.0) for n in range(1, 41)]).state
+    quiet = 0.002 * math.sqrt(state.spec[ACCEL.block].num_values)
     assert judge_norm(state, ACCEL, 0.0) is None
-    assert judge_norm(state, ACCEL, 1.0) is not None
+    assert judge_norm(state, ACCEL, 19.9 * quiet) is None
+    found = judge_norm(state, ACCEL, 21 * quiet)
+    assert found is not None
+    assert (
+        found.reason
+        == f"norm {21 * quiet:.4g} is 21 times that of a quiet update, {quiet:.4g} of encoder/accel (limit 20)"
+    )
 
 
 def test_only_the_last_32_norms_count() -> None:

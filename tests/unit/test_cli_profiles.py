@@ -98,8 +98,76 @@ def test_validate_names_file_key_and_fault(board: Path, capsys: pytest.CaptureFi
     assert [(p["name"], p["valid"], len(p["problems"])) for p in profiles] == [("my-board", False, 1)]
 
 
+def test_validate_says_only_once_that_it_checks(board: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(program, ["profiles", "validate", str(board)])
+    assert "next:" not in capsys.readouterr().out
+
+
+WRONG = """
+schema = 1
+title = "Wrong sources"
+[sensors.imu]
+channels = [{ name = "ax", unit = "m/s2", range = [-39.2, 39.2] }]
+[[sensors.imu.sources]]
+driver = "iioo"
+rate_hz = 50
+[[sensors.imu.sources]]
+driver = "iio"
+rate_hz = 50
+devise = "mpu6050"
+[[sensors.imu.sources]]
+driver = "mpu6050"
+rate_hz = 50
+address = 0x10
+[[sensors.imu.sources]]
+driver = "serial"
+rate_hz = 50
+port = "/dev/ttyACM0"
+units = "furlong"
+[modalities.accel]
+sensor = "imu"
+channels = ["ax"]
+rate_hz = 50
+window = 32
+hop = 16
+"""
+OWN = WRONG[: WRONG.index("[[")] + WRONG[WRONG.index("[modalities") :]
+
+
+def test_validate_holds_every_source_against_its_driver(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(WRONG)
+    profiles = _json(capsys, "profiles", "validate", str(file), status=2)["profiles"]
+    assert isinstance(profiles, list)
+    (found,) = profiles
+    assert [problem.removeprefix(f"{file}: sensors.imu.sources.") for problem in found["problems"]] == [
+        "0 (iioo): there is no such driver, did you mean 'iio'?",
+        "1.device: is missing; devise: unknown key (did you mean 'device'?)",
+        "2.address: found 0x10, expected 0x68 or 0x69",
+        "3.units: found 'furlong' for ax, expected m/s2 or one of g, mg",
+    ]
+
+
+def test_validate_warns_of_a_driver_that_is_not_installed_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN + '[[sensors.imu.sources]]\ndriver = "not_here:Mine"\nrate_hz = 50\n')
+    assert run(program, ["profiles", "validate", str(file)]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{file}: valid\n"
+    assert "sensors.imu.sources.0 (not_here:Mine): not_here:Mine cannot be imported" in said.err
+
+
+def test_validate_names_a_class_that_its_module_has_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(OWN + '[[sensors.imu.sources]]\ndriver = "json:Mine"\nrate_hz = 50\n')
+    assert run(program, ["profiles", "validate", str(file)]) == 2
+    assert "json:Mine cannot be imported" in capsys.readouterr().out
+
+
 def test_validate_without_names_checks_all_that_are_found(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(program, ["profiles", "validate"]) == 0
+    assert run(program, ["profiles", "validate"]) == 0  # with their drivers and options
     assert capsys.readouterr().out.count(": valid\n") == len(SHIPPED)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,39 @@ def test_new_makes_a_profile_from_found_sensors_alone(pi5: Path, monkeypatch: py
         "image": ("cam", ("grey",), 5.0, 1, 1),
     }
     assert profile.sensors["cam"].shape == (96, 96)
+
+
+def test_new_from_none_takes_each_sensor_found_once_without_asking(pi5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = replace(IMU, sensor="imu-2")
+    monkeypatch.setattr(profile_new, "_found", lambda _: [IMU, replace(IMU, driver="iio"), other])
+    assert run(program, ["profiles", "new", "mine", "--from", "none", "--yes"]) == 0
+    profile = load_profile("mine")
+    assert {name: [s.driver for s in sensor.sources] for name, sensor in profile.sensors.items()} == {
+        "imu": ["mpu6050"],
+        "imu-2": ["mpu6050"],
+    }
+    assert sorted(profile.modalities) == ["accel", "gyro", "imu-2-accel", "imu-2-gyro"]
+
+
+@pytest.mark.usefixtures("no_sensors")
+def test_new_from_none_needs_a_sensor(pi5: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(program, ["profiles", "new", "mine", "--from", "none", "--yes"]) == 2
+    assert "from the sensors that are found, and found none" in capsys.readouterr().err
+
+
+def test_new_learns_nothing_from_the_temperature_of_a_motion_chip(pi5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    warm = ("temp", "Cel", -40.0, 85.0)
+    air = replace(IMU, sensor="air", options={"bus": 2}, channels=(warm, ("p", "Pa", 3e4, 1.1e5)))
+    monkeypatch.setattr(profile_new, "_found", lambda _: [replace(IMU, channels=(*IMU.channels, warm)), air])
+    assert run(program, ["profiles", "new", "mine", "--from", "none", "--yes"]) == 0
+    profile = load_profile("mine")
+    assert {name: m.channels for name, m in profile.modalities.items()} == {
+        "accel": ("ax",),
+        "gyro": ("gx",),
+        "air-1": ("temp",),
+        "air-2": ("p",),
+    }
+    assert [channel.name for channel in profile.sensors["imu"].channels] == ["ax", "gx", "temp"]
 
 
 def test_schema_is_the_same_with_and_without_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pytest
 
+from blossom_edge.core.errors import ConfigError
 from blossom_edge.sensors.collector import Collector
 from blossom_edge.sensors.health import NOTICE_WINDOWS, RECOVER_WINDOWS
 from tests.live_bench import (
@@ -100,6 +101,28 @@ def test_a_pulled_sensor_is_tried_after_two_seconds_and_then_more_and_more_rarel
     bench.run(100)
     gaps = np.diff(bench.imu.opened)
     np.testing.assert_allclose(gaps[:5], [4, 8, 16, 30, 30], atol=0.15)
+
+
+def test_a_sensor_that_cannot_be_opened_again_as_its_profile_says_is_absent_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.run(1)
+    bench.imu.plugged = False
+    bench.run(1)
+
+    tried = []
+
+    def another_chip() -> None:
+        tried.append(bench.imu.now)
+        raise ConfigError("profile-invalid", "found rate_hz 50, the highest is 10")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.imu, "open", another_chip)
+        bench.run(10)
+        health = bench.collector.health()["imu"].health
+    assert not health.ok
+    assert len(tried) > 1
 
 
 def test_windows_of_which_nothing_is_left_do_not_count() -> None:

@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -61,6 +61,21 @@ def mute(out: Output) -> None:
     """Forget about --json."""
 
 
+@command("lay", has_json=True, example="tool lay --yes")
+@click.option("--yes", is_flag=True)
+def lay(out: Output, yes: bool) -> None:
+    """Wait for a key."""
+    if not yes:
+        click.prompt("lay it down, then press Enter", default="", show_default=False, err=True)
+    out.json({})
+
+
+@command("pull", example="tool pull")
+def pull(out: Output) -> None:
+    """Wait for a hand, which nothing replaces."""
+    click.confirm("is it out?", err=True)
+
+
 HERE = __name__
 group = LazyGroup(
     "tool",
@@ -70,6 +85,8 @@ group = LazyGroup(
         "fail": (f"{HERE}:fail", "Fail."),
         "show": (f"{HERE}:show", "Show."),
         "mute": (f"{HERE}:mute", "Mute."),
+        "lay": (f"{HERE}:lay", "Wait for a key."),
+        "pull": (f"{HERE}:pull", "Wait for a hand."),
         "broken": ("no_such_module:x", "Not loadable."),
     },
 )
@@ -138,6 +155,34 @@ def test_ctrl_c_ends_quietly_with_130(capsys: pytest.CaptureFixture[str]) -> Non
     assert (shown.out, shown.err.strip()) == ("", "")
 
 
+@pytest.mark.parametrize("name", ["lay", "pull"])
+def test_ctrl_c_at_a_question_is_130_as_well(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(click.termui, "visible_prompt_func", _raises(KeyboardInterrupt()))
+    assert run(group, [name]) == 130
+    assert capsys.readouterr().err.endswith("\n")  # the prompt of the shell has a line of its own
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("lay", "answer on a terminal, or give --yes"), ("pull", "answer on a terminal")]
+)
+def test_input_that_ends_at_a_question_is_wrong_use_and_names_the_flag_that_skips_it(
+    name: str, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(click.termui, "visible_prompt_func", _raises(EOFError()))
+    assert run(group, [name]) == 2
+    expected = f"error: the input ended at a question, expected an answer; {hint} [usage]"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
+
+
+def _raises(error: BaseException) -> Callable[[str], str]:
+    def ask(question: str) -> str:
+        raise error
+
+    return ask
+
+
 def test_exit_code_of_a_command_is_kept() -> None:
     assert run(group, ["show"]) == 0
     assert run(group, ["show", "--status", "2"]) == 2
@@ -147,7 +192,7 @@ def test_exit_code_of_a_command_is_kept() -> None:
     ("args", "part"),
     [
         (["sho"], "no command 'sho', did you mean 'show'?; see tool --help"),
-        (["zzz"], "no command 'zzz', expected one of fail, show, mute, broken"),
+        (["zzz"], "no command 'zzz', expected one of fail, show, mute, lay, pull, broken"),
         (["show", "--nope"], "see tool show --help"),
         (["fail"], "see tool fail --help"),
         (["show", "--status", "x"], "'x' is not a valid integer"),

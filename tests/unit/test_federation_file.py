@@ -13,7 +13,7 @@ BROKEN = [
     (["training.lrr=1"], "training.lrr: unknown key (did you mean 'lr'?)"),
     (["traning.lr=1"], "traning: unknown key (did you mean 'training'?)"),
     (["modalities.accel.rate=50"], "modalities.accel.rate: unknown key (did you mean 'rate_hz'?)"),
-    (["training.epochs='3'"], "training.epochs: found '3', expected a valid integer"),
+    (["training.epochs='3'"], "training.epochs: found '3', expected a whole number"),
     (["training.epochs=0"], "training.epochs: found 0 with steps 0, expected one of both above 0"),
     (["training.lr=nan"], "training.lr: found nan, expected a finite number"),
     (

@@ -128,6 +128,13 @@ def test_a_missing_device_is_said_with_those_that_are_there(tmp_path: Path) -> N
         find_device(Host(tmp_path), "mpu6050")
 
 
+def test_a_device_at_another_place_on_the_bus_is_said_with_its_place(tmp_path: Path) -> None:
+    where = device(tmp_path, {}, name="mpu6050").where
+    with pytest.raises(HardwareError, match=f"no IIO device 'mpu6050' at 1-0069, found it at {where}") as caught:
+        find_device(Host(tmp_path), "mpu6050", at="1-0069")
+    assert caught.value.hint == f'write at = "{where}" in its source, or leave it out'
+
+
 def test_a_device_is_found_by_name_label_or_number(tmp_path: Path) -> None:
     device(tmp_path, {"label": "accel-base"}, name="mxc4005", number=11)
     device(tmp_path, {"label": "accel-display"}, name="mxc4005", number=2)

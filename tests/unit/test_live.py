@@ -14,11 +14,11 @@ import pytest
 from blossom_edge.core.errors import ConfigError, HardwareError, StorageError
 from blossom_edge.sensors.base import Reading
 from blossom_edge.sensors.calibration import Calibration, keep_calibration, read_calibrations
-from blossom_edge.sensors.driver import Found, Host, Options, PolledDriver, Request, Samples, driver_class
+from blossom_edge.sensors.driver import Found, Host, Options, PolledDriver, Request, Samples, driver_class, gain_of
 from blossom_edge.sensors.finding import find_sensors
 from blossom_edge.sensors.live import LiveSensor
 from blossom_edge.sensors.units import conversion
-from firmware_profiles.schema import ProfileSensor
+from firmware_profiles.schema import ProfileSensor, Source
 from tests.live import until
 
 HERE = __name__
@@ -143,13 +143,32 @@ def test_sources_are_tried_in_order_and_those_that_did_not_answer_say_why() -> N
         sensor.close()
 
 
+def test_sources_that_are_all_wrong_are_an_error_of_the_profile_with_their_keys() -> None:
+    sensor = live(source(fail_afte=3), source(fail_after="many"))
+    with pytest.raises(ConfigError) as caught:
+        sensor.open()
+    assert caught.value.error_id == "profile-invalid"
+    ramp = f"{HERE}:Ramp"
+    assert str(caught.value) == (
+        f"sensor imu: {ramp}: fail_afte: unknown key (did you mean 'fail_after'?); "
+        f"{ramp}: fail_after: found 'many', expected a whole number"
+    )
+    assert caught.value.hint == "options of this driver: fail_after, missing"
+
+
+@pytest.mark.parametrize("gain", [0, "x", True, float("nan")])
+def test_a_gain_that_is_no_number_is_an_error_of_the_profile(gain: object) -> None:
+    with pytest.raises(ConfigError, match=r"gain: found .*, expected a number other than 0"):
+        gain_of(Source.model_validate({"driver": "iio", "rate_hz": 50.0, "gain": gain}))
+
+
 def test_no_source_that_answers_is_an_error_with_all_of_them_and_stays_when_read() -> None:
     sensor = live(source(missing=True), source(fail_after="many"))
     with pytest.raises(HardwareError) as caught:
         sensor.open()
     assert caught.value.error_id == "sensor-missing"
     assert "nothing at this address" in str(caught.value)
-    assert "fail_after: Input should be a valid integer" in str(caught.value)
+    assert "fail_after: found 'many', expected a whole number" in str(caught.value)
     with pytest.raises(HardwareError, match="nothing at this address"):
         sensor.read(0.0)
     sensor.close()

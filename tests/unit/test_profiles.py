@@ -127,6 +127,26 @@ def test_a_misspelt_name_gets_a_suggestion() -> None:
     assert (caught.value.error_id, caught.value.hint) == ("profile-not-found", "did you mean 'jetson-imu'?")
 
 
+def test_only_profiles_that_can_be_joined_with_are_offered(folder: Path) -> None:
+    (folder / "chip.toml").write_text("schema = 1\nabstract = true\n")
+    with pytest.raises(ProfileError) as caught:
+        load_profile("zzz", folders=[folder])
+    assert caught.value.hint == "there are board"
+    (folder / "mine.toml").write_text('schema = 1\nextends = "chipp"\n')  # as a parent it is offered
+    with pytest.raises(ProfileError) as caught:
+        load_profile("mine", folders=[folder])
+    assert caught.value.hint == "did you mean 'chip'?"
+
+
+def test_a_table_in_place_of_a_list_of_tables_is_told_its_brackets(folder: Path) -> None:
+    one = BOARD.replace("[[sensors.imu.sources]]", "[sensors.imu.sources]")
+    assert one != BOARD
+    assert problems(folder, one) == (
+        "mine.toml: sensors.imu.sources: found a table, expected a list: "
+        "write [[sensors.imu.sources]] with two brackets",
+    )
+
+
 def test_a_path_that_is_not_there_is_not_taken_for_a_name(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="there is no file") as caught:
         load_profile(str(tmp_path / "jetson-imu.toml"))
@@ -173,7 +193,7 @@ def test_a_fault_is_reported_with_the_file_of_the_chain_in_which_it_stands(folde
     found = problems(folder, 'schema = 1\nextends = "board"\nhardwear = 1\n')
     assert found == (
         "board.toml: modalities.accel.hop: hop 64 is longer than window 0, samples would be lost",
-        "board.toml: modalities.accel.window: found 0, expected: input should be greater than 0",
+        "board.toml: modalities.accel.window: found 0, expected greater than 0",
         "mine.toml: hardwear: there is no such key; did you mean 'hardware'?",
     )
 

@@ -37,12 +37,12 @@ def test_a_board_without_its_sensor_lists_every_source_and_why() -> None:
 
 
 def test_a_misspelt_driver_gets_a_suggestion() -> None:
-    with pytest.raises(HardwareError, match="there is no such driver, did you mean 'synthetic'"):
+    with pytest.raises(ConfigError, match="there is no such driver, did you mean 'synthetic'"):
         open_sensors(profile("generic-mock", 'sensors.imu.sources=[{driver="syntetic", rate_hz=50}]'), federation=HAR)
 
 
 def test_a_simulation_named_after_hardware_stands_in_for_it() -> None:
-    sources = '[{driver="iio", rate_hz=100}, {driver="synthetic", rate_hz=25}]'
+    sources = '[{driver="iio", rate_hz=100, device="none"}, {driver="synthetic", rate_hz=25}]'
     sensors = open_sensors(profile("generic-mock", f"sensors.imu.sources={sources}"), federation=HAR, host=NOWHERE)
     assert sensors["imu"].rate_hz == 25
 

@@ -350,8 +350,10 @@ def test_a_device_with_too_few_windows_says_so_and_offers_nothing() -> None:
     session = joined()
     session.received(plan(1, min_new_windows=5), 0.0)
     assert session.lacks_windows(0, 0) == "no labelled windows yet"
-    assert session.lacks_windows(10, 4) == "4 new windows, the schedule asks for 5"
+    assert session.lacks_windows(10, 4) == "4 new windows, waits for 5"
     assert session.lacks_windows(10, 5) == ""
+    assert session.lacks_windows(10, 9, at_least=10) == "9 new windows, waits for 10"
+    assert session.lacks_windows(10, 10, at_least=10) == ""
     (said_skip,) = session.skipped("4 new windows", {}, frozenset())
     assert isinstance(said_skip, Publish)
     assert (said_skip.message.phase, said_skip.message.reason) == ("skipped", "4 new windows")

@@ -27,6 +27,7 @@ from blossom_edge.core.errors import ConfigError, HardwareError
 from blossom_edge.sensors.driver import Found, Host, Options, PolledDriver, Request, failed, need
 from blossom_edge.sensors.drivers.adafruit_chips import find_chips
 from blossom_edge.sensors.drivers.i2c import CircuitBus
+from blossom_edge.sensors.units import check_units
 
 _READ = re.compile(r"([A-Za-z_][\w.]*)(?:\[(\d+)\])?")
 Pin = Annotated[int, Field(ge=0, le=7)]
@@ -84,6 +85,7 @@ class AdafruitDriver(PolledDriver):
                 f"sensor {request.sensor}: units of {', '.join(strange)}, expected some of {', '.join(names)}",
             )
         self.units = tuple(options.units.get(channel.name, channel.unit) for channel in request.channels)
+        check_units(request, self.units)
         self._bus: Any = None
         self._getters: list[Callable[[], Any]] = []
         self._places: list[tuple[int, int | None]] = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.sensors.driver import Request
+from blossom_edge.sensors.units import check_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ def choose_columns(request: Request, names: Sequence[str], units: str | Sequence
 
     Raises:
         ConfigError: `profile-invalid`: a channel without a column, a column twice, units that are not one per column,
-            or a sensor whose samples are no single numbers.
+            units that are not the profile's and cannot be converted, or a sensor whose samples are no single numbers.
     """
     wanted = tuple(channel.name for channel in request.channels)
     names = tuple(names) or wanted
@@ -40,4 +41,7 @@ def choose_columns(request: Request, names: Sequence[str], units: str | Sequence
             "profile-invalid", f"sensor {request.sensor}: {what}", hint=f"see the source of driver {driver!r}"
         )
     places = tuple(names.index(name) for name in wanted)
-    return Columns(names, places, tuple(units[place] for place in places) if units else ())
+    chosen = tuple(units[place] for place in places) if units else ()
+    if chosen:
+        check_units(request, chosen)
+    return Columns(names, places, chosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import select
 from collections.abc import Iterable
@@ -33,12 +34,20 @@ class ScanBuffer:
     def claim(self) -> None:
         """Take it for us, switched off: only then do rate and ranges let themselves be set.
 
+        The kernel lets one program open it (`IIO_BUSY_BIT_POS` of industrialio-core.c); a lock besides says the same
+        where a FIFO stands in for the node.
+
         Raises:
             OSError: EBUSY: somebody else reads it; ENOENT: it has none; EACCES.
         """
         self._descriptor = os.open(self._device.node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._device.set("buffer/enable", "0")  # left on by a program that was killed
+        except BlockingIOError:
+            os.close(self._descriptor)  # and nothing else: it is not ours to switch off
+            self._descriptor = None
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(self._device.node)) from None
         except OSError:
             self.stop()
             raise

@@ -189,6 +189,7 @@ def find_device(host: Host, name: str, *, at: str = "") -> IioDevice:
         HardwareError: `sensor-missing`, with the names of those that are there.
     """
     here = list(devices(host))
+    elsewhere: list[str] = []
     for device in here:
         try:
             named = name in (device.name, device.folder.name) or device.read("label") == name
@@ -196,6 +197,14 @@ def find_device(host: Host, name: str, *, at: str = "") -> IioDevice:
             continue  # another one, which is just being removed
         if named and (not at or at == device.where):
             return device
+        if named:
+            elsewhere.append(device.where)
+    if elsewhere:
+        raise HardwareError(
+            "sensor-missing",
+            f"no IIO device {name!r} at {at}, found it at {' and '.join(elsewhere)}",
+            hint=f'write at = "{elsewhere[0]}" in its source' + ("" if elsewhere[1:] else ", or leave it out"),
+        )
     wanted = f"{name!r} at {at}" if at else repr(name)
     names = ", ".join(f"{device.name} ({device.where})" for device in here) or "none"
     raise HardwareError(
@@ -231,7 +240,11 @@ def explain(error: OSError, device: str) -> HardwareError:
             hint="add the udev rule of docs/hardware.md, or run as root",
         )
     if error.errno == errno.EBUSY:
-        return HardwareError("sensor-missing", f"{where}: another program reads it", hint="end that program")
+        return HardwareError(
+            "sensor-missing",
+            f"{where}: another program reads it (is join running?)",
+            hint="end that program; only one can read it at a time",
+        )
     return HardwareError("sensor-missing", f"{where}: {error.strerror or error}", hint="see the plug and the cable")
 
 
