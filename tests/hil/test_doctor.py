@@ -32,6 +32,8 @@ def doctor(folder: Path, *options: str, root: Path | None = None) -> tuple[int, 
     if root is not None:
         env["BLOSSOM_ROOT"] = str(root)
     command = [sys.executable, "-m", "blossom_edge.cli.main", "doctor", "--json", "--data-dir", str(folder / "data")]
+    if "--profile=serial-ecg" in options:
+        command.append("--set=compute.role=train")  # its own role needs onnxruntime, which is not always here
     done = subprocess.run(
         [*command, *options],
         cwd=folder,
