@@ -1,9 +1,12 @@
-"""What a round asks of each participant, and what it has from each so far. Pure."""
+"""What a round asks of each participant, what it has from each, and what is made of that in the end. Pure."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+
 from aggregator.round_state import RoundState
-from aggregator.rounds import Accepted, OpenRound
+from aggregator.rounds import Accepted, Aggregate, OpenRound
 from blossom_edge.codec import messages
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.names import DeviceId
@@ -48,3 +51,31 @@ def by_block(current: OpenRound) -> dict[BlockKey, tuple[Accepted, ...]]:
     for (key, _), accepted in sorted(current.accepted.items()):
         found[key].append(accepted)
     return {key: tuple(updates) for key, updates in found.items()}
+
+
+def to_aggregate(state: RoundState, current: OpenRound) -> Aggregate:
+    """What the frozen round averages, and which blocks it holds and why: too few updates, and how many were refused."""
+    members, held, federation = {}, {}, state.federation
+    for key, found in by_block(current).items():
+        quorum, cohort = federation.quorum(key.block), federation.min_cohort(key.block)
+        refused = refused_words(current.refused.get(key, {}).values())
+        if not found:
+            held[key] = f"{refused}, none accepted" if refused else "nobody trained it"
+            continue
+        also = f"; {refused}" if refused else ""
+        if len(found) < quorum:
+            held[key] = f"{len(found)} of the {quorum} updates that its quorum asks for{also}"
+        elif len(found) < cohort:
+            held[key] = f"{len(found)} owners trained it, min_cohort asks for {cohort}{also}"
+        else:
+            members[key] = found
+    return Aggregate(current.number, members, held)
+
+
+def refused_words(kinds: Iterable[str]) -> str:
+    """How many updates of a block were refused, and of which types; the empty text for none."""
+    counts = Counter(kinds)
+    if not counts:
+        return ""
+    types = ", ".join(f"{kind} {number}" if len(counts) > 1 else kind for kind, number in sorted(counts.items()))
+    return f"{sum(counts.values())} refused ({types})"

@@ -10,20 +10,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from aggregator.admission import Kept, Refused, judge, judge_norm
-from aggregator.plans import by_block, make_plan
+from aggregator.plans import by_block, make_plan, to_aggregate
 from aggregator.round_state import RoundState
 from aggregator.rounds import (
     Accepted,
-    Aggregate,
     Command,
     Confirm,
     Forget,
     Greet,
     Keep,
-    OpenRound,
     Outcome,
     Phase,
     Publish,
@@ -216,6 +215,7 @@ class RoundMachine:
         current, pair = self.state.current, (key_of(offer), device)
         if final and current is not None and offer.round == current.number and pair not in current.accepted:
             current.settled[pair] = f"{kind}: {reason}"
+            current.refused.setdefault(pair[0], {})[device] = kind
             commands += self._settle(now)
         return commands
 
@@ -263,6 +263,7 @@ class RoundMachine:
         members = (state.members[d] for d in current.participants if d in state.members)
         score = merge(m.score for m in members if m.score_round == current.number)
         nobody = not current.accepted
+        outcomes = {k: replace(o, refused=current.refused.get(k, {})) for k, o in outcomes.items()}
         commit = self._record(
             {
                 "type": "commit",
@@ -284,7 +285,7 @@ class RoundMachine:
             state.current.deadline = now + self.federation.rounds.deadline_s
             return [Record({"type": "reopen", "round": state.current.number})]
         if state.phase is Phase.FROZEN and state.current is not None:
-            return [self._aggregate(state.current)]
+            return [to_aggregate(state, state.current)]
         last = {key: outcome for key, (number, outcome) in state.outcomes.items() if number == state.round}
         return [Publish(state.round, last)] if last else []
 
@@ -361,21 +362,7 @@ class RoundMachine:
             "round": current.number,
             "members": {str(key): [a.device for a in found] for key, found in sorted(members.items())},
         }
-        return [self._record(record), self._aggregate(current)]
-
-    def _aggregate(self, current: OpenRound) -> Aggregate:
-        members, held = {}, {}
-        for key, found in by_block(current).items():
-            quorum, cohort = self.federation.quorum(key.block), self.federation.min_cohort(key.block)
-            if not found:
-                held[key] = "nobody trained it"
-            elif len(found) < quorum:
-                held[key] = f"{len(found)} of the {quorum} updates that its quorum asks for"
-            elif len(found) < cohort:
-                held[key] = f"{len(found)} owners trained it, min_cohort asks for {cohort}"
-            else:
-                members[key] = found
-        return Aggregate(current.number, members, held)
+        return [self._record(record), to_aggregate(state, current)]
 
     def _should_stop(self, number: int, score: MetricSums) -> str:
         """Why this round, with the score of its base, is the last one, or the empty text."""

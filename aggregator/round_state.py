@@ -18,6 +18,8 @@ from blossom_edge.federation.schema import Federation
 
 NORM_HISTORY = 32
 REMEMBERED_ROUNDS = 64
+OUTGROWN_ROUNDS = 3
+"""After so many rounds in a row in which the norms of most owners were refused, the norms before say nothing of now."""
 
 
 def may_enter(spec: BlockSpec) -> bool:
@@ -46,6 +48,8 @@ class RoundState:
         self.scores: list[tuple[int, MetricSums]] = []
         """Merged scores per round, of the model that was the base of that round."""
         self.norms: dict[BlockKey, deque[float]] = {}
+        self.outgrown: dict[BlockKey, int] = {}
+        """Rounds in a row in which more than half of all owners of a block were refused for their norm."""
         self._initial_version = initial_version
 
     def owned_keys(self, modalities: tuple[str, ...], tasks: tuple[str, ...]) -> tuple[BlockKey, ...]:
@@ -138,9 +142,19 @@ class RoundState:
             outcome = outcome_of(body)
             self.versions[key] = outcome.version
             self.outcomes[key] = (record["round"], outcome)
+            self._judge_norms(key, outcome)
         self.scores.append((record["round"], {n: Metric(t, c) for n, (t, c) in record["score"].items()}))
         self.round, self.phase, self.current = record["round"], Phase.WAITING, None
         if record["stop"]:
             self.running, self.stop_reason = Running.FINISHED, record["stop"]
         old = record["round"] - REMEMBERED_ROUNDS
         self.history = {k: sha for k, sha in self.history.items() if k[0] > old}
+
+    def _judge_norms(self, key: BlockKey, outcome: Outcome) -> None:
+        """Forget the norms of a block that its owners have outgrown. One device among several cannot bring it about."""
+        refused = sum(kind == "norm" for kind in outcome.refused.values())
+        most = 2 * refused > len(self.owners(key))
+        self.outgrown[key] = self.outgrown.get(key, 0) + 1 if most else 0
+        if self.outgrown[key] >= OUTGROWN_ROUNDS:
+            self.norms.pop(key, None)
+            self.outgrown[key] = 0

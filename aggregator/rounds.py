@@ -87,15 +87,18 @@ class OpenRound:
     accepted: dict[tuple[BlockKey, DeviceId], Accepted] = field(default_factory=dict)
     settled: dict[tuple[BlockKey, DeviceId], str] = field(default_factory=dict)
     """Not awaited any more, and why: refused for good, modality absent, nothing to train on."""
+    refused: dict[BlockKey, dict[DeviceId, str]] = field(default_factory=dict)
+    """Of those, the type of what was refused for good."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one block in a round. `members` is empty when it was held."""
+    """What became of one block in a round. `members` is empty when it was held; `refused` has the type of refusals."""
 
     version: Version
     members: tuple[DeviceId, ...] = ()
     held: str = ""
+    refused: Mapping[DeviceId, str] = field(default_factory=dict)
 
 
 # commands, to be carried out in order; the first that fails stops the service
@@ -198,17 +201,20 @@ def accepted_of(record: Mapping[str, Any]) -> Accepted:
 def outcome_of(body: Mapping[str, Any]) -> Outcome:
     """Read one block of a `commit` record."""
     version = Version(body["version"], body["sha256"], body["cast_sha256"])
-    return Outcome(version, tuple(DeviceId(d) for d in body["members"]), body["held"])
+    refused = {DeviceId(device): kind for device, kind in body.get("refused", {}).items()}
+    return Outcome(version, tuple(DeviceId(d) for d in body["members"]), body["held"], refused)
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:
-    """Write one block of a `commit` record."""
+    """Write one block of a `commit` record; without `refused` where nothing was."""
+    refused = {"refused": dict(sorted(outcome.refused.items()))} if outcome.refused else {}
     return {
         "version": outcome.version.number,
         "sha256": outcome.version.sha256,
         "cast_sha256": outcome.version.cast_sha256,
         "members": list(outcome.members),
         "held": outcome.held,
+        **refused,
     }
 
 

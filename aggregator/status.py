@@ -85,7 +85,7 @@ def _device(service: Service, member: Member) -> dict[str, Any]:
         if refusal is None
         else {
             "round": refusal.round,
-            "block": refusal.block,
+            "block": f"{refusal.block}@{refusal.cohort}" if refusal.cohort else refusal.block,
             "type": refusal.type,
             "reason": refusal.reason,
             "hint": refusal.hint,
@@ -105,6 +105,7 @@ def _block(service: Service, key: BlockKey) -> dict[str, Any]:
         "round": number,
         "members": list(outcome.members) if outcome is not None else [],
         "held": outcome.held if outcome is not None else "",
+        "refused": dict(sorted(outcome.refused.items())) if outcome is not None else {},
     }
 
 

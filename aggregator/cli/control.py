@@ -1,18 +1,20 @@
-"""Commands to a running gateway. They go through a file in its data folder, which it takes up within a second."""
+"""Commands to a running gateway. They go through files in its data folder, which it takes up within a second."""
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from blossom_edge.console.output import Output
 from blossom_edge.console.program import LazyGroup, command
-from blossom_edge.core.errors import StorageError
+from blossom_edge.core.errors import ConfigError, StorageError
 
-CONTROL_FILE = "control.json"
+if TYPE_CHECKING:
+    from aggregator.cli.commands import Ask
+
 PATIENCE_S = 10.0
 
 data_dir_option = click.option(
@@ -64,21 +66,37 @@ def forget(out: Output, device: str, data_dir: Path | None) -> None:
 
 
 def _tell(out: Output, data_dir: Path | None, words: dict[str, str], done: str) -> None:
-    from blossom_edge.durable import atomic_write
+    from aggregator.cli.commands import Ask
+    from aggregator.cli.status import read_status
 
     folder = gateway_folder(data_dir)
-    if not (folder / "status.json").exists():
-        raise StorageError("nothing-found", f"no gateway has run in {folder}", hint="name its folder with --data-dir")
-    path = folder / CONTROL_FILE
-    atomic_write(path, json.dumps(words).encode(), name="control")
-    until = time.monotonic() + PATIENCE_S
-    while path.exists():
-        if time.monotonic() > until:
-            path.unlink(missing_ok=True)
-            raise StorageError(
-                "nothing-found",
-                f"no gateway running in {folder} took the command within {PATIENCE_S:.0f} s",
-                hint="is `blossom-aggregator serve` running with this --data-dir? forget waits for the end of a round",
-            )
-        time.sleep(0.05)
+    if not read_status(folder)["running_here"]:
+        hint = "start it with `blossom-aggregator serve` and this --data-dir"
+        raise StorageError("nothing-found", f"no gateway is running in {folder}", hint=hint)
+    ask = Ask(folder, words)
+    try:
+        _await(out, folder, ask)
+    finally:
+        ask.withdraw()
     out.line(done)
+
+
+def _await(out: Output, folder: Path, ask: Ask) -> None:
+    """Return when the command was carried out; the end of a round is waited for as long as the gateway runs."""
+    from aggregator.cli.status import read_status
+
+    until, said = time.monotonic() + PATIENCE_S, False
+    while (answer := ask.answer()) is None or answer.state == "waits":
+        if answer is not None and not said:
+            left = read_status(folder)["deadline_in_s"]
+            most = f", at most {left:.0f} s" if left is not None else ""
+            out.note(f"waiting {answer.message}{most}")
+            said = True
+        if time.monotonic() > until:
+            if answer is None or not read_status(folder)["running_here"]:
+                hint = "is `blossom-aggregator serve` still running with this --data-dir? See its log"
+                raise StorageError("nothing-found", f"the gateway in {folder} did not answer the command", hint=hint)
+            until = time.monotonic() + PATIENCE_S
+        time.sleep(0.05)
+    if answer.state == "refused":
+        raise ConfigError("nothing-found", answer.message, hint=answer.hint)

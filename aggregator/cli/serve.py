@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aggregator.cli.control import CONTROL_FILE, data_dir_option
+from aggregator.cli.control import data_dir_option
 from blossom_edge.console.output import Output
 from blossom_edge.console.program import command
 from blossom_edge.core.errors import ConfigError, LinkError, StorageError
@@ -142,6 +142,7 @@ def _say_where(out: Output, settings: GatewaySettings, federation: Federation, b
 def _serve(
     out: Output, settings: GatewaySettings, truth: Truth, broker: Broker, stack: ExitStack, *, until_finished: bool
 ) -> None:
+    from aggregator.cli.commands import Commands
     from aggregator.schedule import Gate
     from aggregator.service import Service
     from blossom_edge.transport.mqtt import MqttLink
@@ -151,7 +152,12 @@ def _serve(
     stack.callback(link.close)
     schedule = truth.machine.federation.schedule
     gate = Gate(schedule, local_time=_local_time, round_number=truth.machine.state.round)
-    service = Service(truth, link, clock=time.monotonic, may_open=gate, retention_rounds=settings.retention_rounds)
+    commands = Commands(settings.data_dir)
+
+    def may_open(round_number: int) -> bool:
+        return not commands.waiting and gate(round_number)
+
+    service = Service(truth, link, clock=time.monotonic, may_open=may_open, retention_rounds=settings.retention_rounds)
     stopping = stack.enter_context(_stop_signals())
     status = _StatusFile(settings, broker, out)
     try:
@@ -159,7 +165,7 @@ def _serve(
             due = service.next_due()
             wait = 0.25 if due is None else min(max(due - time.monotonic(), 0.0), 0.25)
             service.step(wait)
-            _take_control(service, settings.data_dir / CONTROL_FILE)
+            commands.carry_out(service)
             status.write(service)
             if not broker.alive():
                 raise LinkError("broker-failed", "the embedded broker has died", hint=f"see {settings.data_dir}/broker")
@@ -186,23 +192,6 @@ def _stop_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _take_control(service: Service, path: Path) -> None:
-    """Carry out the word that `pause`, `resume`, `finish` or `devices forget` left in the data folder."""
-    if not path.exists():
-        return
-    try:
-        words = json.loads(path.read_text("utf-8"))
-    except ValueError:
-        words = {}
-    if words.get("word") == "forget":
-        if service.machine.state.current is not None:
-            return  # taken up when the round has ended
-        service.forget(words["device"])
-    elif words.get("word") in ("pause", "resume", "finish"):
-        service.control(words["word"])
-    path.unlink(missing_ok=True)
 
 
 class _StatusFile:
@@ -237,6 +226,7 @@ class _StatusFile:
                 self._out.warn(warning)
         found.update(
             running_here=not last,
+            written_s=now,  # `deadline_in_s` is that of this moment of the machine's monotonic clock
             pid=os.getpid(),
             address=str(self._broker.address),
             broker=self._broker.describe(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,8 @@ def why(out: Output, subject: str, data_dir: Path | None) -> None:
 def read_status(folder: Path) -> dict[str, Any]:
     """The gateway's status file; `running_here` says whether the process that wrote it still runs.
 
+    `deadline_in_s` is that of now, None when it does not run.
+
     Raises:
         StorageError: `nothing-found`.
     """
@@ -78,6 +81,10 @@ def read_status(folder: Path) -> dict[str, Any]:
         hint = "start one with `blossom-aggregator serve`, or name its folder with --data-dir"
         raise StorageError("nothing-found", f"no gateway has run in {folder}", hint=hint) from None
     found["running_here"] = bool(found.get("running_here")) and is_alive(int(found.get("pid", 0)))
+    left, written_s = found["deadline_in_s"], found.pop("written_s", None)
+    if left is not None and written_s is not None:
+        left = round(max(0.0, left - max(0.0, time.monotonic() - written_s)), 1)
+    found["deadline_in_s"] = left if found["running_here"] else None
     return found
 
 
@@ -104,14 +111,20 @@ def _why_device(found: dict[str, Any], device: dict[str, Any]) -> list[str]:
         lines.append(f"it came after round {found['round']} had opened: it takes part from the next one")
     for block in found["blocks"]:
         if block["block"] in device["blocks"] and block["round"]:
-            part = "took part" if device["id"] in block["members"] else "took no part"
-            lines.append(f"{block['block']}: {part} in round {block['round']}")
+            lines.append(f"{block['block']}: {_part(device['id'], block)}")
     refused = device["refused"]
     if refused is not None:
         step = f"; next: {refused['hint']}" if refused["hint"] else ""
         what = f"{refused['block']} of round {refused['round']} ({refused['type']})"
         lines.append(f"last refusal: {what}: {refused['reason']}{step}")
     return lines
+
+
+def _part(device: str, block: dict[str, Any]) -> str:
+    kind = block["refused"].get(device)
+    if kind is not None:
+        return f"its update of round {block['round']} was refused ({kind})"
+    return f"{'took part' if device in block['members'] else 'took no part'} in round {block['round']}"
 
 
 def _why_block(found: dict[str, Any], block: dict[str, Any]) -> list[str]:
@@ -123,6 +136,10 @@ def _why_block(found: dict[str, Any], block: dict[str, Any]) -> list[str]:
         )
     elif block["members"]:
         lines.append(f"averaged in round {block['round']} over {', '.join(block['members'])}")
+    if block["refused"]:
+        who = ", ".join(f"{device} ({kind})" for device, kind in block["refused"].items())
+        first = next(iter(block["refused"]))
+        lines.append(f"refused in round {block['round']}: {who}; next: blossom-aggregator why {first}")
     waiting = [d["id"] for d in found["devices"] if block["block"] in d["awaited"]]
     if waiting:
         lines.append(f"round {found['round']} waits for {', '.join(waiting)}")

@@ -133,3 +133,34 @@ def test_only_the_last_32_norms_count() -> None:
     state = make_machine(records=[accept(n, 1.0 if n <= 40 else 100.0) for n in range(1, 73)]).state
     assert len(state.norms[ACCEL]) == 32
     assert judge_norm(state, ACCEL, 1999.0) is None
+
+
+def refused_round(number: int, refused: dict[str, str], members: list[str]) -> dict[str, Any]:
+    block = {
+        "version": 0, "sha256": name_of(0), "cast_sha256": name_of(0), "members": members, "held": "",
+        "refused": refused,
+    }  # fmt: skip
+    return {"type": "commit", "round": number, "blocks": {"encoder/accel": block}, "score": {}, "stop": ""}
+
+
+def device(name: str) -> dict[str, Any]:
+    facts = {"profile": "test", "modalities": ["accel"], "tasks": [], "role": "train"}
+    return {"type": "device", "device": name, "key": name_of(name), **facts}
+
+
+def test_norms_that_most_owners_have_outgrown_are_forgotten_after_three_rounds_in_a_row() -> None:
+    records = [*map(device, "abc"), *(accept(n, 1.0) for n in range(1, 9))]
+    most = {"a": "norm", "b": "norm"}
+    twice = [*records, refused_round(9, most, ["c"]), refused_round(10, most, ["c"])]
+    assert judge_norm(make_machine(records=twice).state, ACCEL, 30.0) is not None
+    assert judge_norm(make_machine(records=[*twice, refused_round(11, most, ["c"])]).state, ACCEL, 30.0) is None
+    between = [*twice, refused_round(11, {}, ["a"]), refused_round(12, most, ["c"])]
+    assert judge_norm(make_machine(records=between).state, ACCEL, 30.0) is not None, "not in a row"
+
+
+def test_a_single_device_cannot_make_a_gateway_forget_the_norms_of_the_others() -> None:
+    alone, other = {"a": "norm"}, {"a": "norm", "b": "nonfinite"}
+    for names, refused in (("ab", alone), ("abc", alone), ("ab", other)):
+        records = [*map(device, names), *(accept(n, 1.0) for n in range(1, 9))]
+        records += [refused_round(n, refused, []) for n in range(9, 40)]
+        assert judge_norm(make_machine(records=records).state, ACCEL, 30.0) is not None
