@@ -87,6 +87,7 @@ def test_loading_the_plugin_imports_nothing_else_of_ours() -> None:
 
 
 def test_a_person_s_tests_find_the_fixtures_and_skip_what_they_need(tmp_path: Path) -> None:
+    pytest.importorskip("serial")
     (tmp_path / "test_theirs.py").write_text(THEIR_TESTS)
     done = run_pytest(tmp_path)
     assert "3 passed, 3 skipped" in done.stdout, done.stdout + done.stderr
