@@ -6,12 +6,11 @@ conversions (finished at once). Not modelled: the comparator, the conversion tim
 
 from __future__ import annotations
 
-import errno
-import os
 import struct
-import threading
 import time
 from collections.abc import Callable
+
+from blossom_edge.testing.fake_chip import FakeChip
 
 _CONVERSION, _CONFIG = 0, 1
 _RESET = 0x8583
@@ -22,13 +21,12 @@ Signal = Callable[[int, float], float]
 """(pin 0 to 3, seconds on the chip's clock) -> volts against ground."""
 
 
-class FakeAds1115:
+class FakeAds1115(FakeChip):
     """The chip. Its faults may be called from another thread while it is read."""
 
     def __init__(self, signal: Signal, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
         self._signal, self._clock, self._began = signal, clock, clock()
-        self._lock = threading.RLock()
-        self._gone = False
         self._stuck_at: float | None = None
         self._power_on()
 
@@ -50,22 +48,6 @@ class FakeAds1115:
                 value |= 0x8000
             return struct.pack(">H", value & 0xFFFF)[:length]
 
-    def unplug(self) -> None:
-        """It answers no more: OSError 121."""
-        with self._lock:
-            self._gone = True
-
-    def replug(self) -> None:
-        """It has power again, and none of its settings."""
-        with self._lock:
-            self._gone = False
-            self._power_on()
-
-    def reset(self) -> None:
-        """A short loss of power."""
-        with self._lock:
-            self._power_on()
-
     def stuck(self) -> None:
         """It repeats what it would measure now."""
         with self._lock:
@@ -84,10 +66,6 @@ class FakeAds1115:
     def _power_on(self) -> None:
         self._registers = [0, _RESET, 0x8000, 0x7FFF]
         self._pointer = 0
-
-    def _answer(self) -> None:
-        if self._gone:
-            raise OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))
 
     def _volts(self) -> float:
         input_ = self._registers[_CONFIG] >> 12 & 7

@@ -11,12 +11,11 @@ ranges, the sample rate, the FIFO with its overflow. Not modelled: filters, inte
 
 from __future__ import annotations
 
-import errno
 import math
-import os
-import threading
 import time
 from collections.abc import Callable
+
+from blossom_edge.testing.fake_chip import FakeChip
 
 CHANNELS = ("ax", "ay", "az", "temp", "gx", "gy", "gz")
 """In the order of the registers. In m/s2, degrees Celsius and rad/s."""
@@ -34,7 +33,7 @@ def at_rest(channel: str, seconds: float) -> float:
     return {"az": _G, "temp": 25.0}.get(channel, 0.0)
 
 
-class FakeMpu6050:
+class FakeMpu6050(FakeChip):
     """The chip. Its faults may be called from another thread while it is read.
 
     signal: what it measures. clock: seconds. who_am_i: of a relative, or of something else.
@@ -43,6 +42,7 @@ class FakeMpu6050:
     def __init__(
         self, signal: Signal = at_rest, *, clock: Callable[[], float] = time.monotonic, who_am_i: int = 0x68
     ) -> None:
+        super().__init__()
         self.signal = signal
         self.resets = 0
         """How often it lost its settings, by command or by `reset`."""
@@ -50,8 +50,7 @@ class FakeMpu6050:
         """Bytes that were read from its FIFO."""
         self._clock, self._who_am_i = clock, who_am_i
         self._fifo_bytes = _FIFO_BYTES.get(who_am_i, 512)
-        self._lock = threading.RLock()
-        self._gone = self._stuck = self._saturated = False
+        self._stuck = self._saturated = False
         self._speed = 1.0
         self._power_on()
 
@@ -75,22 +74,6 @@ class FakeMpu6050:
                 found.append(self._get(self._pointer))
                 self._pointer = self._next(self._pointer)
             return bytes(found)
-
-    def unplug(self) -> None:
-        """It answers no more: OSError 121."""
-        with self._lock:
-            self._gone = True
-
-    def replug(self) -> None:
-        """It has power again, and none of its settings."""
-        with self._lock:
-            self._gone = False
-            self._power_on()
-
-    def reset(self) -> None:
-        """A short loss of power: settings gone, asleep."""
-        with self._lock:
-            self._power_on()
 
     def stuck(self, on: bool = True) -> None:
         """It repeats its last measurement."""
@@ -121,10 +104,6 @@ class FakeMpu6050:
 
     def _restart(self) -> None:
         self._origin, self._taken = self._clock(), 0
-
-    def _answer(self) -> None:
-        if self._gone:
-            raise OSError(errno.EREMOTEIO, os.strerror(errno.EREMOTEIO))
 
     @staticmethod
     def _next(register: int) -> int:
