@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blossom_edge.client.agent import Learner
+from blossom_edge.client.learner import Learner
 from blossom_edge.console.output import Output
 from blossom_edge.core.blocks import Array, BlockId
 from blossom_edge.core.metrics import Metric, MetricSums

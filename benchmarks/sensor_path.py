@@ -188,8 +188,9 @@ class Adder:
 def agent(root: Path, folder: Path, seconds: float) -> None:
     """Take part in the federation of a gateway, whose port stands in the folder, with the sensors open."""
     from blossom_edge.client.actions import DeviceFacts
-    from blossom_edge.client.agent import Agent, Learner
+    from blossom_edge.client.agent import Agent
     from blossom_edge.client.discovery import find_federation
+    from blossom_edge.client.learner import Learner
     from blossom_edge.client.session import Session
     from blossom_edge.client.store import Store
     from blossom_edge.transport.address import Address

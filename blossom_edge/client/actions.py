@@ -97,6 +97,13 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
+class Apply:
+    """Put the received versions to use: a device that does not train has them all."""
+
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluate:
     """Evaluate the received model once more: the federation is finished."""
 
@@ -111,7 +118,7 @@ class Stop:
     error: BlossomError | None = None
 
 
-Action = Publish | Subscribe | Adopt | KeepBlock | KeepCheckpoint | Work | Evaluate | Stop
+Action = Publish | Subscribe | Adopt | KeepBlock | KeepCheckpoint | Work | Apply | Evaluate | Stop
 
 
 @dataclass(slots=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from blossom_edge.client.actions import (
     Action,
     Adopt,
+    Apply,
     Evaluate,
     KeepBlock,
     KeepCheckpoint,
@@ -25,16 +26,19 @@ from blossom_edge.client.actions import (
 )
 from blossom_edge.client.agent_log import log_received
 from blossom_edge.client.agent_status import agent_status
-from blossom_edge.client.governor import FULL, Decision, Governor
+from blossom_edge.client.governor import Governor
+from blossom_edge.client.learner import Learner
 from blossom_edge.client.pacing import UploadPace
 from blossom_edge.client.session import Session
 from blossom_edge.client.store import Store
+from blossom_edge.client.training_work import TrainingWork
+from blossom_edge.client.version_use import VersionUse
 from blossom_edge.codec import messages
 from blossom_edge.codec.envelope import decode, encode
 from blossom_edge.console.logs import log_event
 from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError
 from blossom_edge.core.metrics import MetricSums
-from blossom_edge.core.training import Trainer
+from blossom_edge.core.prediction import Prediction
 from blossom_edge.federation.schema import Federation
 from blossom_edge.transport import topics
 from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent, Message
@@ -44,32 +48,6 @@ _DOWN = {message.NAME: message for message in messages.DOWN}
 _CAST = {message.NAME: message for message in messages.CAST}
 PACKET_OVERHEAD_BYTES = 9
 """Of an MQTT 5 publish beside topic and payload: header (4), topic length (2), packet id (2), no properties (1)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Learner:
-    """What a device learns with, made once the federation is known.
-
-    `poll(now)` lets sensors deliver; it is called once before anything is learned.
-    """
-
-    trainer: Trainer
-    poll: Callable[[float], None] = lambda now: None
-    poll_s: float | None = None
-    """Seconds between two polls; None when windows do not come by themselves."""
-    num_seen: Callable[[], int] | None = None
-    """Labelled windows that ever came, for `min_new_windows`; None: as many as the trainer has."""
-    min_new_windows: int = 0
-    """Fewer new ones since the last trained round: this device sits a round out, whatever the schedule asks for."""
-    compute: str = ""
-    """What computes, for people: `cpu, 2 threads`."""
-    sensors: Callable[[], Mapping[str, Any]] = dict
-    """What is known of the sensors, for `status`: plain data by sensor."""
-    close: Callable[[], None] = lambda: None
-
-    def count(self) -> int:
-        """Labelled windows that ever came."""
-        return self.trainer.num_windows() if self.num_seen is None else self.num_seen()
 
 
 @dataclass(slots=True)
@@ -83,8 +61,9 @@ class Traffic:
 class Agent:
     """One device in one federation. `make_learner` checks the federation against the profile and may refuse it.
 
-    `observe` is called at every step with the agent, for screens and status files. `governor` says what the board
-    can bear, `upload_kbps` how fast updates may go up; without them every plan is worked off whole and at once.
+    `observe` is called at every step with the agent, for screens and status files; `on_prediction` with each
+    prediction of a device that does not train, `publish` sends them to the gateway as well. `governor` says what the
+    board can bear, `upload_kbps` how fast updates may go up; without them every plan is worked off whole and at once.
     """
 
     def __init__(
@@ -100,6 +79,8 @@ class Agent:
         observe: Callable[[Agent], None] = lambda agent: None,
         governor: Governor | None = None,
         upload_kbps: int | None = None,
+        publish: bool = False,
+        on_prediction: Callable[[Prediction], None] = lambda prediction: None,
     ) -> None:
         self.session = session
         self.store = store
@@ -118,8 +99,8 @@ class Agent:
         self._clock = clock
         self._gateway_key = gateway_key
         self._observe = observe
-        self._governor = governor
-        self._resume_at: float | None = None
+        self._work = TrainingWork(session, governor, clock=clock, scores=self.scores, tell=self._tell)
+        self._use = VersionUse(session, scores=self.scores, send=self._send, publish=publish, tell=on_prediction)
         self._pace = UploadPace(upload_kbps) if upload_kbps is not None else None
         self._trusted: str | None = None
         self._connection = 0
@@ -139,23 +120,23 @@ class Agent:
         if event is not None:
             self._take(event)
         now = self._clock()
-        if (
-            self.learner is not None
-            and self.learner.poll_s is not None
-            and now - self._polled_at >= self.learner.poll_s
-        ):
-            self._polled_at = now
-            self.learner.poll(now)
+        learner = self.learner
+        if learner is not None and learner.poll_s is not None and now - self._polled_at >= learner.poll_s:
+            self._poll(now)
         waited = False
         if self.stopped is None:
             self._do(self.session.tick(now))
-            waited = self._send_paced(now) | self._resume(now)
+            waited = self._send_paced(now)
+            if (actions := self._work.resume(now)) is not None:
+                waited = True
+                self._do(actions)
         self._observe(self)
         return event is not None or waited
 
     def next_due(self) -> float | None:
         """When `step` has something to do without an event."""
-        times = [self.session.next_due(), self._resume_at, self._pace.next_due() if self._pace is not None else None]
+        paced = self._pace.next_due() if self._pace is not None else None
+        times = [self.session.next_due(), self._work.resume_at, paced]
         if self.learner is not None and self.learner.poll_s is not None:
             times.append(self._polled_at + self.learner.poll_s)
         known = [t for t in times if t is not None]
@@ -179,6 +160,8 @@ class Agent:
             reason += f": {error.error_id}" if error is not None else ""
             self._publish(self.bye(self._connection, reason))
         if self.learner is not None:
+            if self.learner.user is not None:
+                self.learner.user.close()
             self.learner.close()
         self._link.close()
         self.store.close()
@@ -210,7 +193,7 @@ class Agent:
                 if message is not None:
                     log_received(log, message)
                     self._said_hello &= not isinstance(message, messages.Reject)  # a gateway knows nobody it refused
-                    self._do(self.session.received(message, now))
+                    self._do(self._received(message, now))
             except RemoteError as error:
                 log_event(log, "message-dropped", level=logging.WARNING, topic=event.topic, reason=str(error))
 
@@ -237,6 +220,12 @@ class Agent:
                 frame.check(scope, self._trusted)
         return message
 
+    def _received(self, message: messages.WireMessage, now: float) -> list[Action]:
+        if not isinstance(message, messages.Skeleton):
+            return self.session.received(message, now)
+        user = self.learner.user if self.learner is not None else None
+        return self._use.skeleton(message, user) if user is not None else []
+
     # ---- out
 
     def _do(self, actions: Iterable[Action]) -> None:
@@ -254,21 +243,24 @@ class Agent:
             elif isinstance(action, Adopt):
                 queue.extend(self._adopt(action.federation))
             elif isinstance(action, Work):
-                queue.extend(self._work(action))
+                self._poll(self._clock())
+                queue.extend(self._work.do(action, self._learning()))
             elif isinstance(action, Evaluate):
-                trainer = self._learning().trainer
-                self.scores[action.round + 1] = score = trainer.evaluate(self.session.model())
-                queue.extend(self.session.evaluated(action.round, score, trainer.present_modalities()))
+                queue.extend(self._work.evaluate(action.round, self._learning().must_train()))
+            elif isinstance(action, Apply):
+                queue.extend(self._apply(action))
             elif isinstance(action, Stop):
                 self._stop(action.error, action.reason)
 
     def _adopt(self, federation: Federation) -> list[Action]:
         self.learner = self._make_learner(federation)
-        self._polled_at = self._clock()
-        self.learner.poll(self._polled_at)
-        if self._governor is not None:
-            self._governor.step_back()
+        self._poll(self._clock())
+        if self._work.governor is not None:
+            self._work.governor.step_back()
         checkpoint, held = self.store.enter(federation)
+        if self.learner.user is not None and self.session.blocks is not None:
+            keys = {block: key for block, key in self.session.blocks.keys.items() if key in self.session.blocks.shared}
+            self.learner.user.open(self.store.place, keys=keys, boot=self.store.boot)
         log_event(
             log,
             "federation-joined",
@@ -278,67 +270,25 @@ class Agent:
         )
         return self.session.adopted(checkpoint, held, self._clock())
 
-    def _work(self, work: Work) -> list[Action]:
-        learner, session, governor = self._learning(), self.session, self._governor
-        self._polled_at = self._clock()
-        learner.poll(self._polled_at)
-        decision, trainer = self._ask_governor(work), learner.trainer
-        if decision.action == "pause" and governor is not None:
-            self._resume_at = self._clock() + governor.recheck_s()
-            return session.paused(decision.reason)
-        if decision.action == "skip":
-            log_event(log, "round-skipped", round=work.round, reason=decision.reason)
-            return session.skipped(decision.reason, {}, trainer.present_modalities())
-        if governor is not None:
-            governor.begin()
-        num_seen, blocks = learner.count(), session.model()
-        self.scores[work.round] = score = trainer.evaluate(blocks)
-        present = trainer.present_modalities()
-        num_windows = trainer.num_windows()
-        lacking = session.lacks_windows(num_windows, num_seen, at_least=learner.min_new_windows)
-        if lacking:
-            log_event(log, "round-skipped", round=work.round, reason=lacking)
-            return session.skipped(lacking, score, present)
-        self._do(session.scored(score, present, num_windows))
+    def _poll(self, now: float) -> None:
+        """Let the sensors deliver, and predict what they delivered where that is the role."""
+        if self.learner is None:
+            return
+        self._polled_at = now
+        self.learner.poll(now)
+        if self.learner.user is not None and self.session.blocks is not None:
+            self._use.update(self.learner.user, now)
+
+    def _apply(self, action: Apply) -> list[Action]:
+        if self.learner is None or self.learner.user is None:
+            raise RuntimeError("a device that trains is to apply versions")
+        actions = self._use.apply(action, self.learner.user)
+        self._use.update(self.learner.user, self._clock())
+        return actions
+
+    def _tell(self, actions: Iterable[Action]) -> None:
+        self._do(actions)
         self._observe(self)
-        planned = training = session.training()
-        num_planned = planned.num_steps(num_windows)
-        if decision.action == "smaller":
-            training = replace(planned, epochs=0, steps=max(1, int(num_planned * decision.share)))
-        result = trainer.train(
-            blocks,
-            training,
-            round_number=work.round,
-            frozen=frozenset(),
-            optimizer=session.checkpoint.optimizer,
-            keep_going=governor.keep_going if governor is not None else None,
-        )
-        why_fewer = ""
-        if governor is not None:
-            governor.end()
-            why = governor.stopped_by or decision.reason
-            if why and result.num_steps < num_planned:
-                why_fewer = f"{result.num_steps} of {num_planned} steps: {why}"
-                log_event(log, "governor", round=work.round, action="fewer steps", reason=why_fewer)
-        log_event(log, "round-trained", round=work.round, steps=result.num_steps)
-        return session.trained(blocks, result, num_seen=num_seen, now=self._clock(), why_fewer=why_fewer)
-
-    def _resume(self, now: float) -> bool:
-        if self._resume_at is None or now < self._resume_at:
-            return False
-        self._resume_at = None
-        self._do(self.session.resume(now))
-        return True
-
-    def _ask_governor(self, work: Work) -> Decision:
-        self._resume_at = None
-        if self._governor is None:
-            return FULL
-        deadline = self.session.story.deadline
-        decision = self._governor.ask(work.round, None if deadline is None else deadline - self._clock())
-        if decision.action != "full":
-            log_event(log, "governor", round=work.round, action=decision.action, reason=decision.reason)
-        return decision
 
     def _publish(self, message: messages.WireMessage) -> None:
         if self._pace is not None and isinstance(message, messages.UploadChunk):
@@ -387,9 +337,10 @@ class Agent:
             self.session,
             self._clock(),
             scores=self.scores,
+            model=self.learner.user.status() if self.learner is not None and self.learner.user is not None else {},
             traffic={number: (t.up, t.down) for number, t in self.traffic.items()},
             private_sent=self.private_sent,
             sensors=self.learner.sensors() if self.learner is not None else {},
-            energy_j=self._governor.energy_j if self._governor is not None else None,
+            energy_j=self._work.governor.energy_j if self._work.governor is not None else None,
             error=self.stopped.error if self.stopped is not None else None,
         )

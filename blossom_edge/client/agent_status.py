@@ -23,12 +23,14 @@ def agent_status(
     private_sent: Counter[str],
     sensors: Mapping[str, Any],
     energy_j: float | None,
+    model: Mapping[str, Any],
     error: BlossomError | None = None,
 ) -> dict[str, Any]:
     """The state of a device's part in its federation. Scores and counts only, no values of any model.
 
     traffic: bytes up and down by round. sensors: as `Learner.sensors` gives them. energy_j: joules of the last round's
-    evaluation and training, None where nothing measures them. error: what ended it.
+    evaluation and training, None where nothing measures them. model: as `ModelUser.status` gives it. error: what ended
+    it.
     """
     story, federation = session.story, session.federation
     return {
@@ -58,5 +60,7 @@ def agent_status(
         "bytes": {str(number): list(sizes) for number, sizes in sorted(traffic.items())},
         "sensors": {name: dict(facts) for name, facts in sorted(sensors.items())},
         "energy_j": energy_j,
+        "role": session.facts.role,
+        "model": dict(model),
         "error": None if error is None else {"id": error.error_id, "message": str(error), "hint": error.hint},
     }

@@ -15,6 +15,7 @@ from typing import Any
 from blossom_edge.client.actions import (
     Action,
     Adopt,
+    Apply,
     Checkpoint,
     DeviceFacts,
     Evaluate,
@@ -30,6 +31,7 @@ from blossom_edge.client.actions import (
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.downloads import Downloads
 from blossom_edge.client.outbox import Outbox
+from blossom_edge.client.round_end import checkpoint_of
 from blossom_edge.client.speech import (
     Phase,
     Voice,
@@ -41,9 +43,7 @@ from blossom_edge.client.speech import (
     training_of,
     waiting_words,
 )
-from blossom_edge.client.updates import make_updates
 from blossom_edge.codec import messages
-from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.blocks import BlockId, BlockKey, Tensors
 from blossom_edge.core.errors import ConfigError, LinkError
 from blossom_edge.core.metrics import MetricSums
@@ -56,9 +56,12 @@ LONGEST_HELLO_S = 60.0
 
 
 class Session:
-    """One device in one federation. `federation` is the one it knows from an earlier run."""
+    """One device in one federation. `federation` is the one it knows from an earlier run.
 
-    def __init__(self, facts: DeviceFacts, *, federation: Federation | None = None) -> None:
+    A device that does not train uses each version as it comes. `stays`: it goes on when the federation is finished.
+    """
+
+    def __init__(self, facts: DeviceFacts, *, federation: Federation | None = None, stays: bool = False) -> None:
         self.facts = facts
         self.federation = federation
         self.checkpoint = Checkpoint()
@@ -66,13 +69,15 @@ class Session:
         self.blocks: DeviceBlocks | None = None
         """What this device has in the federation; None until it is welcome."""
         self.downloads = Downloads(expected_bytes=lambda key: self._blocks().cast_size(key), seed=facts.device)
-        self._voice = Voice(facts)
-        self.outbox = Outbox(next_sequence=self._voice.next_sequence)
+        self.voice = Voice(facts)
+        self.outbox = Outbox(next_sequence=self.voice.next_sequence)
         self.welcomed = False
         self._entering: messages.Welcome | None = None
         self._plan: messages.Plan | None = None
         self._plan_until = 0.0
         self._finishing: int | None = None
+        self._stays = stays
+        self._applied: dict[BlockKey, Held] | None = None
         self._hello_at: float | None = None
         self._hello_pause = HELLO_S
 
@@ -80,7 +85,7 @@ class Session:
 
     def connected(self, connection: int, now: float) -> list[Action]:
         """The link is up (again)."""
-        self._voice.connection, self.welcomed, self._hello_pause = connection, False, HELLO_S
+        self.voice.connection, self.welcomed, self._hello_pause = connection, False, HELLO_S
         self.outbox.reconnected()
         return self._say_hello(now)
 
@@ -96,8 +101,8 @@ class Session:
         if self._hello_at is not None and now >= self._hello_at and not self.welcomed:
             actions += self._say_hello(now)
         if self.welcomed:
-            actions += [Publish(ask) for ask in self.downloads.asks(now, self._voice.epoch)]
-            actions += [Publish(message) for message in self.outbox.due(now, self._voice.epoch)]
+            actions += [Publish(ask) for ask in self.downloads.asks(now, self.voice.epoch)]
+            actions += [Publish(message) for message in self.outbox.due(now, self.voice.epoch)]
             if self._plan is not None and now >= self._plan_until:
                 self._plan = None
                 self.story.tell("waiting", "the round ended before its versions were here")
@@ -155,30 +160,27 @@ class Session:
         self.checkpoint = checkpoint or Checkpoint()
         self.downloads.held.update(held)
         self.outbox.fill(self.checkpoint.outbox, sent_before=True)
-        self._voice.epoch = self.checkpoint.epoch
-        self._voice.heard(sequence=self.checkpoint.sequence, ledger_seq=self.checkpoint.ledger_seq)
+        self.voice.epoch = self.checkpoint.epoch
+        self.voice.heard(sequence=self.checkpoint.sequence, ledger_seq=self.checkpoint.ledger_seq)
         welcome, self._entering = self._entering, None
         return self._enter(welcome, now) if welcome is not None else []
 
     def _enter(self, welcome: messages.Welcome, now: float) -> list[Action]:
-        if welcome.epoch != self._voice.epoch:
+        if welcome.epoch != self.voice.epoch:
             self.downloads.forget()
             self.outbox.fill(())
             self.checkpoint = replace(self.checkpoint, epoch=welcome.epoch, round=0, outbox=())
-        self._voice.epoch, self.welcomed = welcome.epoch, True
-        self._voice.heard(sequence=welcome.sequence, ledger_seq=welcome.ledger_seq)
+        self.voice.epoch, self.welcomed = welcome.epoch, True
+        self.voice.heard(sequence=welcome.sequence, ledger_seq=welcome.ledger_seq)
         self._hello_at = None
         self.story.round = welcome.round
-        self._wait(welcome.running)
+        self.story.tell("waiting", waiting_words(welcome.running))
         if welcome.running == "finished":
             self._finishing = welcome.round
         actions: list[Action] = []
         for version in welcome.versions:
             actions += self._want(key_of(version), version.version, version.sha256, now, soon=True)
         return actions + self._go_on(now) + self.tick(now)
-
-    def _wait(self, running: str) -> None:
-        self.story.tell("waiting", waiting_words(running))
 
     def _reject(self, reject: messages.Reject, now: float) -> list[Action]:
         if not reject.final:
@@ -187,7 +189,7 @@ class Session:
         return [Stop("rejected", LinkError("rejected", f"the gateway says no: {reject.reason}", hint=reject.hint))]
 
     def _take_plan(self, plan: messages.Plan, now: float) -> list[Action]:
-        if not self.welcomed or plan.epoch != self._voice.epoch:
+        if not self.welcomed or plan.epoch != self.voice.epoch:
             return []
         self.story.round, self.story.deadline = plan.round, now + plan.remaining_s
         if plan.round == self.checkpoint.round:
@@ -208,7 +210,7 @@ class Session:
         return [KeepBlock(*found), *self._go_on(now)]
 
     def _receipt(self, receipt: messages.Receipt, now: float) -> list[Action]:
-        self._voice.heard(ledger_seq=receipt.ledger_seq)
+        self.voice.heard(ledger_seq=receipt.ledger_seq)
         update = self.outbox.settle(receipt.block, receipt.cohort, receipt.sha256)
         if update is None:
             return []
@@ -230,14 +232,15 @@ class Session:
             return []
         self.story.tell("waiting", "for the others")
         self.checkpoint = replace(
-            self.checkpoint, outbox=(), sequence=self._voice.sequence, ledger_seq=self._voice.ledger_seq
+            self.checkpoint, outbox=(), sequence=self.voice.sequence, ledger_seq=self.voice.ledger_seq
         )
         return [KeepCheckpoint(self.checkpoint)]
 
     def _commit(self, commit: messages.Commit, now: float) -> list[Action]:
-        if not self.welcomed or commit.epoch != self._voice.epoch:
+        if not self.welcomed or commit.epoch != self.voice.epoch:
             return []
-        self._voice.heard(ledger_seq=commit.ledger_seq)
+        self.voice.heard(ledger_seq=commit.ledger_seq)
+        self.story.round = commit.round
         actions: list[Action] = []
         for block in commit.blocks:
             key = key_of(block)
@@ -251,7 +254,7 @@ class Session:
         if commit.running == "finished":
             self._finishing = commit.round
         self.story.deadline = None
-        self._wait(commit.running)
+        self.story.tell("waiting", waiting_words(commit.running))
         return actions + self._go_on(now)
 
     def _settle_by(self, commit: messages.Commit) -> list[Action]:
@@ -265,7 +268,7 @@ class Session:
 
     def _announce(self, announce: messages.Announce, now: float) -> list[Action]:
         """The gateway (re)started, or lost its link: either way it takes nobody as here who does not say so again."""
-        if self._voice.connection == 0:
+        if self.voice.connection == 0:
             return []
         self.welcomed = False
         self.outbox.reconnected()
@@ -319,31 +322,12 @@ class Session:
         blocks, plan = self._blocks(), self._planned()
         told: list[Action] = []
         if why_fewer:
-            told = [
-                self._state(
-                    "uploading", plan.round, self.story.score, frozenset(), reason=why_fewer, num_steps=result.num_steps
-                )
-            ]
-        updates = make_updates(
-            blocks.federation.spec,
-            result,
-            base,
-            round_number=plan.round,
-            base_versions={key_of(b): b.version for b in plan.blocks},
-            key_by_block=blocks.keys,
-            codec=make_codec(plan.codec),
+            steps, score = result.num_steps, self.story.score
+            told = [self._state("uploading", plan.round, score, frozenset(), reason=why_fewer, num_steps=steps)]
+        self.checkpoint = checkpoint_of(
+            plan, result, base, blocks=blocks, before=self.checkpoint, voice=self.voice, num_seen=num_seen
         )
-        private = {block: values for block, values in result.blocks.items() if block in blocks.private}
-        self.checkpoint = Checkpoint(
-            round=plan.round,
-            epoch=self._voice.epoch,
-            sequence=self._voice.sequence + len(updates) + 1,
-            ledger_seq=self._voice.ledger_seq,
-            num_seen=num_seen,
-            private={**self.checkpoint.private, **private},
-            optimizer=result.optimizer,
-            outbox=updates,
-        )
+        updates = self.checkpoint.outbox
         self._plan = None
         self.outbox.fill(updates)
         for update in updates:
@@ -358,11 +342,29 @@ class Session:
         state = self._state("evaluated", round_number + 1, score, present)
         return [state, Stop("the federation is finished")]
 
+    def applied(self, score: MetricSums, present: frozenset[str], num_windows: int, *, words: str) -> list[Action]:
+        """The received versions are in use, or were refused; `words` say which and why."""
+        finishing, self._finishing = self._finishing is not None, None
+        self.story.tell("finished" if finishing else "waiting", words)
+        state = self._state("evaluated", self.story.round + 1, score, present, reason=words, num_windows=num_windows)
+        return [state, Stop("the federation is finished")] if finishing and not self._stays else [state]
+
+    def apply_again(self) -> list[Action]:
+        """What the last versions could not be used without has come."""
+        self._applied = None
+        return self._go_on(0.0)
+
     # ---- inside
 
     def _go_on(self, now: float) -> list[Action]:
         """Start the work in hand once every version it needs is here."""
         missing = set(self.downloads.missing())
+        if self.facts.role != "train":
+            held = {key: self.downloads.held[key] for key in self._blocks().shared if key in self.downloads.held}
+            if missing or not self.welcomed or (held == self._applied and self._finishing is None):
+                return []
+            self._applied = held
+            return [Apply(self.story.round)]
         if self._plan is not None and not missing & {key_of(b) for b in self._plan.blocks}:
             return [Work(self._plan.round)]
         if self._finishing is not None and not missing and not len(self.outbox):
@@ -381,11 +383,11 @@ class Session:
         self._hello_pause = min(2 * self._hello_pause, LONGEST_HELLO_S)
         self.story.tell("joining", "hello is said, no answer yet")
         digest = self.federation.digest if self.federation is not None else None
-        return [Publish(self._voice.hello(self.downloads.held, federation_digest=digest))]
+        return [Publish(self.voice.hello(self.downloads.held, federation_digest=digest))]
 
     def _state(self, phase: Phase, number: int, score: MetricSums, present: frozenset[str], **more: Any) -> Publish:
         self.story.score, self.story.score_round = score, number
-        return Publish(self._voice.state(phase, score, present, round_number=number, **more))
+        return Publish(self.voice.state(phase, score, present, round_number=number, **more))
 
     def _blocks(self) -> DeviceBlocks:
         if self.blocks is None:

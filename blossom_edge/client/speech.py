@@ -11,6 +11,7 @@ from blossom_edge.codec import messages
 from blossom_edge.codec.tensors import CODECS
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.metrics import MetricSums
+from blossom_edge.core.prediction import Prediction
 from blossom_edge.core.rounds import LocalTraining
 
 PROTOCOL = 1
@@ -105,6 +106,23 @@ class Voice:
             score={name: messages.MetricSum(total=m.total, count=m.count) for name, m in sorted(score.items())},
             num_windows=num_windows,
             num_steps=num_steps,
+            sequence=self.next_sequence(),
+        )
+
+    def prediction(self, said: Prediction, *, now: float) -> messages.PredictionReport:
+        """The report of a prediction; its age instead of its time, clocks are not compared."""
+        return messages.PredictionReport(
+            epoch=self.epoch,
+            task=said.task,
+            kind=said.kind,
+            labels=said.labels,
+            confidence=said.confidence,
+            value=said.value,
+            unit=said.unit,
+            latency_ms=said.latency_ms,
+            age_s=max(0.0, now - said.end_s),
+            present=said.present,
+            versions=tuple(messages.UsedVersion(block=b, version=v) for b, v in sorted(said.versions.items())),
             sequence=self.next_sequence(),
         )
 

@@ -12,20 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from blossom_edge.core.names import NAME_PATTERN
-
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
-Block = Annotated[str, StringConstraints(pattern=r"^(encoder|fusion|head)/[a-z0-9][a-z0-9.-]{0,62}$", max_length=80)]
-Cohort = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,62})?$", max_length=63)]
-Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Bitmap = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]*$", max_length=2048)]
-Codec = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.:+-]{0,30}$")]
-Text = Annotated[str, StringConstraints(max_length=500)]
-Count = Annotated[int, Field(ge=0, le=2**53)]
-Small = Annotated[int, Field(ge=0, le=65535)]
-Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+from blossom_edge.codec.fields import Bitmap, Block, Codec, Cohort, Count, Key, Name, Number, Seconds, Sha, Small, Text
 
 MAX_CHUNK_BYTES = 96 * 1024
 """Largest chunk payload: fits the brokers and clouds in use, header included in their 128 KiB."""
@@ -165,6 +152,43 @@ class State(WireMessage):
     sequence: Count
 
 
+class WantSkeletons(WireMessage):
+    """I run blocks as ONNX and have no graph for these: digests of skeletons."""
+
+    KIND, NAME, IN_BODY = 7, "want", True
+    epoch: Count
+    skeletons: Annotated[tuple[Sha, ...], Field(min_length=1, max_length=64)]
+
+
+class UsedVersion(Part):
+    """The version of a block that a prediction was made with."""
+
+    block: Block
+    version: Count
+
+
+class PredictionReport(WireMessage):
+    """What the model says of the last window; sent only by devices whose people want it (`--publish`).
+
+    `labels` are the classes predicted (one for a classification), `confidence` belongs to the first of them; a
+    regression has a `value` in its unit. `age_s` is the time since the window's end. `versions` names the model.
+    """
+
+    KIND, NAME, IN_BODY = 8, "prediction", True
+    epoch: Count
+    task: Name
+    kind: Literal["classification", "multilabel", "regression"]
+    labels: Annotated[tuple[Text, ...], Field(max_length=1000)] = ()
+    confidence: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    value: Number | None = None
+    unit: Annotated[str, StringConstraints(max_length=32)] = ""
+    latency_ms: Seconds
+    age_s: Seconds
+    present: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
+    versions: Annotated[tuple[UsedVersion, ...], Field(max_length=256)] = ()
+    sequence: Count
+
+
 # from gateway to one device
 
 
@@ -291,6 +315,17 @@ class Refusal(WireMessage):
     hint: Text = ""
 
 
+class Skeleton(WireMessage):
+    """The graph of a block without its weights (an ONNX file, in one piece), or why there is none."""
+
+    KIND, NAME, HAS_DATA = 17, "skeleton", True
+    digest: Sha
+    sha256: Sha
+    """Of the data, also when there is none."""
+    reason: Text = ""
+    """Why there is no data; empty when it is here."""
+
+
 # from gateway to all; `Repair` to one
 
 
@@ -344,7 +379,16 @@ class Announce(WireMessage):
     ledger_hash: Sha
 
 
-UP: tuple[type[WireMessage], ...] = (Hello, Bye, Offer, UploadChunk, Ask, State)
-DOWN: tuple[type[WireMessage], ...] = (Welcome, Reject, Plan, Grant, Need, Receipt, Refusal, CastChunk)
+UP: tuple[type[WireMessage], ...] = (
+    Hello,
+    Bye,
+    Offer,
+    UploadChunk,
+    Ask,
+    State,
+    WantSkeletons,
+    PredictionReport,
+)
+DOWN: tuple[type[WireMessage], ...] = (Welcome, Reject, Plan, Grant, Need, Receipt, Refusal, Skeleton, CastChunk)
 CAST: tuple[type[WireMessage], ...] = (CastChunk, Commit, Announce)
 BY_KIND: dict[int, type[WireMessage]] = {m.KIND: m for m in (*UP, *DOWN, *CAST)}

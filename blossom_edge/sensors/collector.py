@@ -17,13 +17,14 @@ from blossom_edge.console.logs import log_event
 from blossom_edge.core.errors import ConfigError, HardwareError
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation
-from blossom_edge.sensors.base import Sensor, is_live
+from blossom_edge.sensors.base import Sensor
 from blossom_edge.sensors.division import Split, divide, has_label, keep_few, stack, without
 from blossom_edge.sensors.health import Distrust, Health
-from blossom_edge.sensors.intake import SAME_RATE, Intake
+from blossom_edge.sensors.intake import Intake
 from blossom_edge.sensors.opening import close_sensors
 from blossom_edge.sensors.reopening import Reopening, Spawn, in_thread
-from blossom_edge.sensors.windows import LabelKind, Row, Windower, WindowShape
+from blossom_edge.sensors.window_shapes import window_shape
+from blossom_edge.sensors.windows import LabelKind, Row, Windower
 from firmware_profiles.schema import Profile
 
 REOPEN_AFTER_S = 2.0
@@ -68,6 +69,7 @@ class Collector:
         `holdout` is 0); where windows overlap, also the first training windows of the next ten are left out.
     labels_per_class: keep the label of only so many training windows per class, spread evenly over the time.
     capacity: number of windows kept, the newest.
+    keep_fresh: all windows, labelled or not, are kept until `fresh` takes them away.
     spawn: runs what opens a sensor again, which may take long.
     `poll` belongs to one thread; the rest may be called from another one.
 
@@ -88,6 +90,7 @@ class Collector:
         capacity: int = 4096,
         tasks: Collection[str] | None = None,
         spawn: Spawn = in_thread,
+        keep_fresh: bool = False,
     ) -> None:
         if not 0 <= holdout < 1 or capacity < 1 or (labels_per_class is not None and labels_per_class < 1):
             raise ConfigError(
@@ -97,7 +100,7 @@ class Collector:
             )
         sensors = dict(sorted(sensors.items()))
         self._shapes = {
-            name: _shape(name, profile, federation, sensors)
+            name: window_shape(name, profile, federation, sensors)
             for name in sorted(profile.modalities)
             if name in federation.modalities and profile.modalities[name].sensor in sensors
         }
@@ -110,6 +113,7 @@ class Collector:
         }
         self._holdout, self._split, self._seed = holdout, split, seed
         self._labels_per_class, self._spawn = labels_per_class, spawn
+        self._fresh: list[Row] | None = [] if keep_fresh else None
         longest_s = max(shape.span_s for shape in self._shapes.values())
         spans = {
             name: max((s.span_s for s in self._shapes.values() if s.sensor == name), default=longest_s)
@@ -145,7 +149,10 @@ class Collector:
             self._review(name, intake, now)
         self._finished = not self._attempts and all(intake.sensor.exhausted for intake in self._intakes.values())
         cut = self._windower.rows(finish=self._finished)
-        rows = [row for row in map(self._trusted, cut) if row.inputs and self._is_labelled(row)]
+        whole = [row for row in map(self._trusted, cut) if row.inputs]
+        rows = [row for row in whole if self._is_labelled(row)]
+        if self._fresh is not None:
+            self._fresh += whole
         if cut:  # rows come in the order of time: what is distrusted before them meets no other
             for name, spans in self._distrust.items():
                 self._distrust[name] = [span for span in spans if span.end_s > cut[-1].start_s]
@@ -176,6 +183,16 @@ class Collector:
     def holdout(self) -> WindowSet:
         """The windows to score on, like `train`."""
         return self._divided()[1]
+
+    def fresh(self) -> WindowSet:
+        """The windows cut since the last call, labelled or not, each once, in the order of time; one's own arrays."""
+        rows, self._fresh = self._fresh or [], [] if self._fresh is not None else None
+        return stack(rows, self._shapes, self._kinds)
+
+    @property
+    def span_s(self) -> float:
+        """Seconds from the start of a window to its end, of the longest one."""
+        return max(shape.span_s for shape in self._shapes.values())
 
     def num_seen(self) -> int:
         """Labelled windows that ever came, also those that no longer fit into `capacity`."""
@@ -343,49 +360,3 @@ class Collector:
             if self._shown is None:
                 self._shown = without(self._sets[0], self._absent), without(self._sets[1], self._absent)
             return self._shown
-
-
-def _shape(name: str, profile: Profile, federation: Federation, sensors: Mapping[str, Sensor]) -> WindowShape:
-    mine, wanted = profile.modalities[name], federation.modalities[name]
-    sensor = sensors[mine.sensor]
-    resample = "resample" in mine.preprocess
-    missing = [channel for channel in mine.channels if channel not in sensor.channels]
-    if missing or len(mine.channels) != len(wanted.channels):
-        raise ConfigError(
-            "federation-mismatch",
-            f"{name}: sensor {mine.sensor} delivers {', '.join(sensor.channels)}, "
-            f"the federation wants {len(wanted.channels)} channels, the profile names {', '.join(mine.channels)}",
-        )
-    shape = profile.sensors[mine.sensor].shape
-    if shape != wanted.shape or (shape and mine.channels != sensor.channels):
-        raise ConfigError(
-            "federation-mismatch",
-            f"{name}: sensor {mine.sensor} delivers samples of shape {list(shape)} with {', '.join(sensor.channels)}, "
-            f"the federation wants {list(wanted.shape)}, the profile names {', '.join(mine.channels)}",
-        )
-    columns = tuple(sensor.channels.index(channel) for channel in mine.channels)
-    for column, channel in zip(columns, wanted.channels, strict=True):
-        if sensor.units[column] != channel.unit:
-            raise ConfigError(
-                "federation-mismatch",
-                f"{name}: sensor {mine.sensor} delivers {sensor.channels[column]} in {sensor.units[column]}, "
-                f"the federation wants {channel.unit}",
-            )
-    if abs(sensor.rate_hz / wanted.rate_hz - 1) > SAME_RATE and not resample:
-        raise ConfigError(
-            "federation-mismatch",
-            f"{name}: sensor {mine.sensor} delivers {sensor.rate_hz:g} Hz, the federation wants {wanted.rate_hz:g} Hz",
-            hint=f'add preprocess = ["resample"] to [modalities.{name}] of profile {profile.id}',
-        )
-    return WindowShape(
-        sensor=mine.sensor,
-        columns=columns,
-        rate_hz=wanted.rate_hz,
-        window=wanted.window,
-        hop=wanted.hop,
-        mean=tuple(channel.mean for channel in wanted.channels),
-        spread=tuple(channel.spread for channel in wanted.channels),
-        sensor_rate_hz=sensor.rate_hz,
-        points=math.prod(shape) if shape else 0,
-        live=is_live(sensor),
-    )

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from blossom_edge.board.clock import TimeStamps, UtcClock
-from blossom_edge.client.agent import Learner
 from blossom_edge.client.fit import check_fit
+from blossom_edge.client.learner import Learner
 from blossom_edge.federation.schema import Federation
 from blossom_edge.sensors.base import Sensor, is_live
 from blossom_edge.sensors.calibration import read_calibrations

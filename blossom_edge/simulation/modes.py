@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from blossom_edge.client.agent import Learner
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.fit import load_device_profile
+from blossom_edge.client.learner import Learner
 from blossom_edge.core.blocks import BlockId, Tensors, Visibility
 from blossom_edge.core.metrics import Metric, MetricSums
 from blossom_edge.core.rounds import LocalTraining
@@ -196,15 +196,15 @@ def _learn_alone(
     for number in range(1, rounds + 1):
         training: LocalTraining = own.local_training(number)
         for i, learner in enumerate(learners):
-            curves[i].append(score_of(learner.trainer.evaluate(models[i])))
-            result = learner.trainer.train(
+            curves[i].append(score_of(learner.must_train().evaluate(models[i])))
+            result = learner.must_train().train(
                 models[i], training, round_number=number, frozen=frozenset(), optimizer=optimizers[i]
             )
             models[i], optimizers[i] = {**models[i], **result.blocks}, result.optimizer
         on_round(number)
     learned = {}
     for i, seat in enumerate(cast):
-        curves[i].append(score_of(learners[i].trainer.evaluate(models[i])))
+        curves[i].append(score_of(learners[i].must_train().evaluate(models[i])))
         learned[seat.id] = Learned(tuple(curves[i]), evaluate_model(own, models[i], seat.profile, people))
     return learned
 

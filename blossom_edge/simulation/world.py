@@ -16,7 +16,8 @@ from aggregator.recovery import KEY_FILE as GATEWAY_KEY_FILE
 from aggregator.recovery import open_truth
 from aggregator.service import Service
 from blossom_edge.client.actions import DeviceFacts
-from blossom_edge.client.agent import Agent, Learner
+from blossom_edge.client.agent import Agent
+from blossom_edge.client.learner import Learner
 from blossom_edge.client.session import Session
 from blossom_edge.client.store import KEY_FILE as DEVICE_KEY_FILE
 from blossom_edge.client.store import Store

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from blossom_edge.client.agent import Learner
+from blossom_edge.client.learner import Learner
 from blossom_edge.core.blocks import Array, BlockId, Tensors
 from blossom_edge.core.metrics import Metric, MetricSums
 from blossom_edge.core.rounds import LocalTraining

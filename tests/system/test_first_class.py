@@ -15,7 +15,7 @@ from small_model import make_windows, small
 from aggregator.admission import NORM_HISTORY_MIN, judge_norm
 from aggregator.recovery import open_truth
 from aggregator.round_state import OUTGROWN_ROUNDS
-from blossom_edge.client.agent import Learner
+from blossom_edge.client.learner import Learner
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation

@@ -33,7 +33,7 @@ class HotStage(Stage):
         self.celsius = celsius
         self.asked: list[LocalTraining] = []
         clock = self.world.clock
-        self.agent("a")._governor = Governor(self.read, Limits(max_temp_c=80.0), clock=clock, lower=lambda nice: nice)
+        self.agent("a")._work.governor = Governor(self.read, Limits(max_temp_c=80.0), clock=clock, lower=lambda nice: nice)
         self.trainers["a"].work = self.work
 
     def read(self) -> BoardState:
@@ -79,7 +79,7 @@ def stage(tmp_path: Path) -> Iterator[Callable[..., HotStage]]:
 
 def test_a_governor_that_allows_everything_changes_no_byte_on_the_wire(stage: Callable[..., HotStage]) -> None:
     with_governor, without = stage(), stage()
-    without.agent("a")._governor = None
+    without.agent("a")._work.governor = None
     with_governor.run()
     without.run()
     assert with_governor.wire_hash() == without.wire_hash()

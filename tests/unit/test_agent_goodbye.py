@@ -13,7 +13,8 @@ from support.learning import NoiseTrainer, tiny
 
 from blossom_edge.cli.screen import QUIET_EVERY_S, Screen
 from blossom_edge.client.actions import DeviceFacts
-from blossom_edge.client.agent import Agent, Learner
+from blossom_edge.client.agent import Agent
+from blossom_edge.client.learner import Learner
 from blossom_edge.client.session import Session
 from blossom_edge.client.store import Store
 from blossom_edge.codec import messages

@@ -21,6 +21,7 @@ from blossom_edge.codec.messages import (
     Bye,
     CastChunk,
     Need,
+    Skeleton,
     State,
     UploadChunk,
 )
@@ -46,6 +47,7 @@ LARGEST: dict[str, Any] = {
     "block": "encoder/" + "x" * 63,
     "cohort": "x" * 63,
     "codec": "x" * 31,
+    "digest": "f" * 64,
     "sha256": "f" * 64,
     "ledger_hash": "f" * 64,
     "key": "f" * 64,
@@ -89,9 +91,9 @@ def test_the_name_tells_the_kinds_of_one_direction_apart():
         assert len({cls.NAME for cls in direction}) == len(direction)
 
 
-def test_only_chunks_carry_data_and_only_chunks_go_unsigned():
+def test_only_chunks_and_skeletons_carry_data_and_only_chunks_go_unsigned():
     chunks = {UploadChunk, CastChunk}
-    assert {cls for cls in ALL if cls.HAS_DATA} == chunks
+    assert {cls for cls in ALL if cls.HAS_DATA} == chunks | {Skeleton}  # in one piece, and signed
     assert {cls for cls in ALL if not cls.SIGNED} == chunks
     assert not any(cls.IN_BODY for cls in chunks)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blossom_edge.client.agent import Learner
+from blossom_edge.client.learner import Learner
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.blocks import Array, BlockId, Tensors
 from blossom_edge.core.metrics import MetricSums
