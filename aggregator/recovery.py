@@ -79,6 +79,14 @@ def open_truth(folder: Path, federation: Federation) -> Truth:
     return Truth(folder, ledger, Spool(folder / "spool"), versions, machine, key, boot)
 
 
+def kept_federation(folder: Path) -> Federation | None:
+    """The federation that a data folder has fixed; None when it has none yet."""
+    kept = folder / FEDERATION_FILE
+    if not kept.exists():
+        return None
+    return Federation.from_dict(json.loads(kept.read_text("utf-8")), source=str(kept))
+
+
 def make_machine(federation: Federation, versions: Spool, *, epoch: int) -> RoundMachine:
     """A round machine at round 0, its versions 0 made and kept on demand."""
     up, down = make_codec(federation.codec.up), make_codec(federation.codec.down)

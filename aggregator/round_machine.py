@@ -108,6 +108,7 @@ class RoundMachine:
             commands.append(self._record({"type": "device", **facts}))
         member = state.members[device]
         member.online, member.since, member.phase = True, since, "here"
+        member.sequence = max(member.sequence, hello.sequence)
         for key in state.keys_of(member):
             state.version(key)
         commands.append(Greet(device, hello))
@@ -133,12 +134,23 @@ class RoundMachine:
             member.online, member.gone_at = False, now
         self._waiting_since = None
 
+    def is_next(self, device: DeviceId, *, epoch: int, sequence: int) -> bool:
+        """Whether a message that the device numbered is newer than all that were taken; then it counts as taken."""
+        member = self.state.members.get(device)
+        if member is None or epoch != self.state.epoch or sequence <= member.sequence:
+            return False
+        member.sequence = sequence
+        return True
+
     def device_state(self, device: DeviceId, said: messages.State, now: float) -> list[Command]:
         """A device says what it does, and how good the model it received is."""
-        state, member = self.state, self.state.members.get(device)
-        if member is None or said.epoch != state.epoch or said.sequence <= member.sequence:
+        state = self.state
+        if not self.is_next(device, epoch=said.epoch, sequence=said.sequence):
             return []
-        member.sequence, member.phase, member.reason = said.sequence, said.phase, said.reason
+        member = state.members[device]
+        member.phase, member.reason = said.phase, said.reason
+        if said.phase == "evaluated":
+            member.evaluated = max(member.evaluated, said.round)
         if said.score:
             member.score = {name: Metric(m.total, m.count) for name, m in said.score.items()}
             member.score_round = said.round

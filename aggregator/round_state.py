@@ -62,8 +62,8 @@ class RoundState:
         return self.owned_keys(member.modalities, member.tasks)
 
     def owners(self, key: BlockKey) -> list[DeviceId]:
-        """Known devices that own a block, in id order."""
-        return sorted(d for d, m in self.members.items() if key in self.keys_of(m))
+        """Known devices that train a block, in id order; those that only use it are not among them."""
+        return sorted(d for d, m in self.members.items() if m.role == "train" and key in self.keys_of(m))
 
     def ready(self) -> list[DeviceId]:
         """Devices that could take part in a round that opened now, in id order."""
@@ -109,7 +109,7 @@ class RoundState:
             )
             if old is not None:
                 member.online, member.since, member.sequence = old.online, old.since, old.sequence
-                member.score, member.score_round = old.score, old.score_round
+                member.score, member.score_round, member.evaluated = old.score, old.score_round, old.evaluated
             self.members[member.device] = member
         elif kind == "forget":
             self.members.pop(record["device"], None)

@@ -73,6 +73,8 @@ class Member:
     reason: str = ""
     score: MetricSums = field(default_factory=dict)
     score_round: int = 0
+    evaluated: int = 0
+    """The last round for which it said `evaluated`: it has used the versions of the round before."""
 
 
 @dataclass(slots=True)

@@ -16,6 +16,8 @@ from functools import partial
 from aggregator.averaging import mean_delta
 from aggregator.caster import Caster
 from aggregator.messenger import Messenger
+from aggregator.mirror import Mirror
+from aggregator.predictions import Predictions
 from aggregator.recovery import Truth, kept_hashes
 from aggregator.rounds import (
     Accepted,
@@ -34,6 +36,8 @@ from aggregator.rounds import (
     key_of,
 )
 from aggregator.server_optimizers import OptState, make_server_optimizer
+from aggregator.skeletons import FOLDER as SKELETON_FOLDER
+from aggregator.skeletons import SkeletonDesk, Skeletons
 from aggregator.uploads import Upload, Uploads
 from blossom_edge.codec import messages
 from blossom_edge.codec.chunks import parse_bitmap
@@ -54,7 +58,10 @@ _UP = {message.NAME: message for message in messages.UP}
 
 
 class Service:
-    """A gateway's aggregator on one link. `may_open(round)` is the schedule's word on opening the next one."""
+    """A gateway's aggregator on one link. `may_open(round)` is the schedule's word on opening the next one.
+
+    Predictions are kept in memory; with a `mirror_prefix` they are mirrored for Home Assistant, which discovers there.
+    """
 
     def __init__(
         self,
@@ -65,6 +72,7 @@ class Service:
         may_open: Callable[[int], bool] = lambda round_number: True,
         cast_bytes_per_s: float = 8e6,
         retention_rounds: int = 0,
+        mirror_prefix: str = "",
     ) -> None:
         self.truth = truth
         self.machine = truth.machine
@@ -75,6 +83,8 @@ class Service:
         self.bytes_up: Counter[DeviceId] = Counter()
         """Payload bytes received from each device."""
         self.out = Messenger(truth, link)
+        self.predictions = Predictions(self.federation)
+        self.skeletons = Skeletons(self.federation, truth.folder / SKELETON_FOLDER)
         self.connected = False
         self._was_connected = False
         self._down_because = ""
@@ -83,6 +93,8 @@ class Service:
         self._may_open = may_open
         self._retention_rounds = retention_rounds
         self._caster = Caster(bytes_per_s=cast_bytes_per_s)
+        self._desk = SkeletonDesk(self.skeletons, send=self.out.send)
+        self._mirror = Mirror(self.federation, link, prefix=mirror_prefix)
         self._optimizer = make_server_optimizer(
             self.federation.rounds.server_optimizer, lr=self.federation.rounds.server_lr
         )
@@ -106,7 +118,8 @@ class Service:
         machine = self.machine.next_due(now)
         if machine is not None and machine <= now:
             machine = now + CLOSED_S
-        times = (machine, self.uploads.next_due(), self._caster.next_due(now))
+        parts = (self.uploads.next_due(), self._caster.next_due(now), self._mirror.next_due(now))
+        times = (machine, *parts, now if len(self._desk) else None)
         known = [t for t in times if t is not None]
         return min(known) if known else None
 
@@ -118,7 +131,15 @@ class Service:
         """Forget a device and its key; False when a round is open or it is not known."""
         commands = self.machine.forget(device)
         self._execute(commands)
+        if commands:
+            self.predictions.forget(device)
+            self._desk.forget(device)
+            self._mirror.forget(device)
         return bool(commands)
+
+    def goodbye(self) -> None:
+        """The gateway stops: what is mirrored is no longer of now."""
+        self._mirror.goodbye()
 
     def _tick(self) -> None:
         now = self._clock()
@@ -127,6 +148,8 @@ class Service:
         self._execute(self.machine.tick(now, may_open=self._may_open(self.machine.state.round)))
         for piece in self._caster.due(now):
             self.out.piece(piece)
+        self._desk.send_due(now)
+        self._mirror.tick(now, self.machine.state.members)
 
     # ---- messages in
 
@@ -136,6 +159,7 @@ class Service:
             self.connected, self._was_connected, self._down_because = True, True, ""
             self.machine.everybody_gone(now)
             self.out.announce()
+            self._mirror.connected()
         elif isinstance(event, Disconnected):
             if event.reason != self._down_because:  # not for every try of a broker that is not there
                 log_event(log, "link-down", level=logging.WARNING, reason=event.reason)
@@ -185,6 +209,20 @@ class Service:
             self._execute(self.machine.offer(device, message, now))
         elif isinstance(message, messages.Ask):
             self._take_ask(device, message, now)
+        elif isinstance(message, messages.WantSkeletons):
+            self._take_want(device, message, now)
+        elif isinstance(message, messages.PredictionReport):
+            self._take_prediction(device, message, now)
+
+    def _take_want(self, device: DeviceId, want: messages.WantSkeletons, now: float) -> None:
+        if want.epoch != self.machine.state.epoch:
+            raise FrameError(f"{device} wants skeletons of epoch {want.epoch}")
+        self._desk.want(device, want, now)
+
+    def _take_prediction(self, device: DeviceId, report: messages.PredictionReport, now: float) -> None:
+        if self.machine.is_next(device, epoch=report.epoch, sequence=report.sequence):
+            member = self.machine.state.members[device]
+            self._mirror.take(member, self.predictions.take(member, report, now))
 
     def _take_ask(self, device: DeviceId, ask: messages.Ask, now: float) -> None:
         key, state = key_of(ask), self.machine.state
@@ -230,6 +268,7 @@ class Service:
                 self.out.send(command.device, command.message)
             elif isinstance(command, Greet):
                 self.out.greet(command.device, command.hello)
+                self._mirror.hello(command.device, command.hello.software)
             elif isinstance(command, Record):
                 self._append(command)
             elif isinstance(command, Keep):

@@ -10,6 +10,8 @@
     retention_rounds = 20
     log_level = "info"
     log_format = "text"
+    home_assistant = true      # show what devices publish of their predictions to Home Assistant
+    home_assistant_prefix = "homeassistant"
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,6 +58,10 @@ class GatewaySettings(BaseModel):
     """For how many rounds the updates of single devices are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
+    home_assistant: bool = True
+    """Mirror published predictions below `blossom/`, with discovery configs below the prefix."""
+    home_assistant_prefix: Annotated[str, Field(max_length=64)] = "homeassistant"
+    """Where Home Assistant looks for configs: its own setting "discovery prefix"."""
 
     @field_validator("listen")
     @classmethod
@@ -74,6 +81,19 @@ class GatewaySettings(BaseModel):
         if value not in EMBEDDED_BROKERS and not _is_broker_address(value):
             raise ValueError(f"{_without_login(value)!r} is none of {', '.join(EMBEDDED_BROKERS)}, mqtt://HOST:PORT")
         return value
+
+    @field_validator("home_assistant_prefix")
+    @classmethod
+    def _is_prefix(cls, value: str) -> str:
+        levels = value.split("/")
+        if not all(re.fullmatch(r"[A-Za-z0-9_-]+", level) for level in levels) or levels[0] in ("bl", "blossom"):
+            raise ValueError(f"{value!r} is no prefix: letters, digits, _, - and /, and not below bl or blossom")
+        return value
+
+    @property
+    def mirror_prefix(self) -> str:
+        """The discovery prefix; empty when nothing is mirrored."""
+        return self.home_assistant_prefix if self.home_assistant else ""
 
     @property
     def runs_broker(self) -> bool:

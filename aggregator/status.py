@@ -13,7 +13,10 @@ STATUS_FILE = "status.json"
 
 
 def snapshot(service: Service, now: float) -> dict[str, Any]:
-    """The state of the federation, for people and programs. Scores and counts only, no values of anybody's model."""
+    """The state of the federation, for people and programs: scores and counts, no values of anybody's model.
+
+    Besides, the last predictions of the devices that publish them, with the end of their window as `window_end_s`.
+    """
     machine, state = service.machine, service.machine.state
     awaited = state.awaited(now)
     current = state.current
@@ -32,6 +35,9 @@ def snapshot(service: Service, now: float) -> dict[str, Any]:
         "devices": [
             {
                 **_device(service, member),
+                "predictions": [
+                    {**heard.shown(), "window_end_s": heard.window_end_s} for heard in service.predictions.of(device)
+                ],
                 "awaited": [str(key) for key in awaited.get(device, ())],
                 "participant": current is not None and device in current.participants,
             }
@@ -50,11 +56,13 @@ def snapshot(service: Service, now: float) -> dict[str, Any]:
 def warnings(service: Service) -> list[str]:
     """What the operator should know: modalities that nobody has, blocks whose few owners' single updates are seen."""
     state = service.machine.state
-    have = {modality for member in state.members.values() for modality in member.modalities}
-    lacking = sorted(set(state.federation.modalities) - have) if have else []
-    found = [
-        f"encoder/{name}: no device has {name}, so nobody trains it; a device with it has to join" for name in lacking
-    ]
+    have = {m for member in state.members.values() if member.role == "train" for m in member.modalities}
+    used = {m for member in state.members.values() for m in member.modalities}
+    lacking = sorted(set(state.federation.modalities) - have) if used else []
+    found = []
+    for name in lacking:
+        who = "no training device" if name in used else "no device"
+        found.append(f"encoder/{name}: {who} has {name}, so nobody trains it; a device with it has to join")
     for key in sorted(state.versions):
         owners = len(state.owners(key))
         if state.federation.min_cohort(key.block) <= 1 and owners == 1:

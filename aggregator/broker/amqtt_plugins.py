@@ -11,7 +11,6 @@ from amqtt.mqtt.publish import PublishPacket
 from amqtt.plugins.base import BaseAuthPlugin, BasePlugin, BaseTopicPlugin
 from amqtt.session import Session
 
-from aggregator.broker.access import DEVICE_READS, DEVICE_WRITES, GATEWAY_USER
 from blossom_edge.transport import topics
 
 
@@ -37,15 +36,22 @@ class LoginPlugin(BaseAuthPlugin):  # type: ignore[misc]  # amqtt comes without 
 class AccessPlugin(BaseTopicPlugin):  # type: ignore[misc]  # amqtt comes without types
     """The access list of `access.py`. As in mosquitto any filter may be subscribed to; delivery is what is checked."""
 
+    @dataclass
+    class Config:
+        """By user: the filters that it `reads` and `writes`."""
+
+        may: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
     async def topic_filtering(
         self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
     ) -> bool | None:
         """Whether the session may do this."""
         if session is None or topic is None:
             return False
-        if session.username == GATEWAY_USER or action == Action.SUBSCRIBE:
+        if action == Action.SUBSCRIBE:
             return True
-        allowed = DEVICE_WRITES if action == Action.PUBLISH else DEVICE_READS
+        may: dict[str, tuple[str, ...]] = self.config.may.get(session.username or "", {})
+        allowed = may.get("writes" if action == Action.PUBLISH else "reads", ())
         return any(topics.matches(topic_filter, topic) for topic_filter in allowed)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 from importlib.metadata import version
+from typing import Any
 
 from amqtt.broker import Broker as AmqttBroker
 from amqtt.contexts import BrokerConfig, ListenerConfig
@@ -38,9 +39,13 @@ class AmqttServer:
         """
         for name in ("amqtt", "transitions"):  # they warn of each client that tries MQTT 5 first, as ours do
             logging.getLogger(name).setLevel(logging.ERROR)
-        plugins = {f"{_PLUGINS}.LoginPlugin": {"users": dict(login.users)}, f"{_PLUGINS}.ShortPayloadPlugin": {}}
+        plugins: dict[str, Any] = {
+            f"{_PLUGINS}.LoginPlugin": {"users": dict(login.users)},
+            f"{_PLUGINS}.ShortPayloadPlugin": {},
+        }
         if login.users:
-            plugins[f"{_PLUGINS}.AccessPlugin"] = {}
+            may = {user: {"reads": login.reads(user), "writes": login.writes(user)} for user in login.users}
+            plugins[f"{_PLUGINS}.AccessPlugin"] = {"may": may}
         self._config = BrokerConfig(listeners={"default": ListenerConfig(bind=f"{listen}:{port}")}, plugins=plugins)
         self._ready = threading.Event()
         self._failure = ""

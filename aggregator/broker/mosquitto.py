@@ -53,7 +53,7 @@ class Mosquitto:
         config = folder / CONFIG_FILE
         if login.users:
             atomic_write(folder / "mosquitto.passwords", password_file(login.users), name="broker")
-            atomic_write(folder / "mosquitto.acl", acl_file(), name="broker")
+            atomic_write(folder / "mosquitto.acl", acl_file(login), name="broker")
         atomic_write(config, _config(folder, listen=listen, port=port, locked=bool(login.users)), name="broker")
         command = ending_with_us([program, "-c", str(config)])
         with open_child_log(self.log_file) as output:

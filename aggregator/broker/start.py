@@ -76,6 +76,8 @@ def start_broker(
     listen: str = "127.0.0.1",
     port: int | None = None,
     device_password: str | None = None,
+    viewer_password: str | None = None,
+    viewer_prefix: str = "",
     port_wait_s: float = PORT_WAIT_S,
 ) -> Broker:
     """Start a broker and return once it can be connected to.
@@ -83,8 +85,9 @@ def start_broker(
     `kind` is `auto`, `mosquitto`, `amqtt` or the `mqtt://` address of one that runs. Its files stand in `folder`, the
     port too, for the next start: `port` is the one asked for (0: some free one), else the kept one, else 18830. With
     `device_password` only users `gateway` and `device` are let in, and a device writes below its `up/` topics alone;
-    without, everybody, so `listen` should then be an address of this machine only. mosquitto ends with the thread
-    that calls this.
+    with `viewer_password` also `viewer`, who reads below `blossom/` and `viewer_prefix` and writes nothing. Without a
+    device password everybody is let in, so `listen` should then be an address of this machine only. mosquitto ends
+    with the thread that calls this.
 
     Raises:
         ConfigError: `package-missing`: no broker is installed; `settings-invalid`: no such kind or address.
@@ -100,7 +103,7 @@ def start_broker(
     make_folder(folder)
     number = choose_port(folder, port)
     wait_until_free(listen, number, wait_s=port_wait_s)
-    login = Login(device_password)
+    login = Login(device_password, viewer_password, viewer_prefix)
     server: _Server
     if kind != "amqtt" and program is not None:
         server, name, why = Mosquitto(program, folder, listen=listen, port=number, login=login), "mosquitto", ""

@@ -1,14 +1,19 @@
-"""`blossom-aggregator federations`: the federation files that are known, and whether one is right."""
+"""`blossom-aggregator federations`: the federation files that are known, whether one is right, and its skeletons."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from aggregator.cli.control import data_dir_option, gateway_folder
 from blossom_edge.console.output import Output, format_bytes
 from blossom_edge.console.program import LazyGroup, command
-from blossom_edge.core.errors import ConfigError
+from blossom_edge.core.errors import ConfigError, RemoteError
+
+if TYPE_CHECKING:
+    from blossom_edge.federation.schema import Federation
 
 HERE = "aggregator.cli.federations"
 
@@ -19,6 +24,8 @@ federations = LazyGroup(
         "list": (f"{HERE}:list_command", "List the presets."),
         "show": (f"{HERE}:show", "Show a federation: modalities, tasks, blocks and their visibility."),
         "validate": (f"{HERE}:validate", "Check federation files and name each fault."),
+        "skeletons": (f"{HERE}:skeletons", "List the ONNX skeletons that devices without torch can get here."),
+        "add-skeleton": (f"{HERE}:add_skeleton", "Add skeletons of an own model, exported where torch is."),
     },
 )
 
@@ -89,3 +96,82 @@ def validate(out: Output, names: tuple[str, ...]) -> int:
     for entry in checked:
         out.line(f"{entry['name']}: " + (f"not valid: {entry['problem']}" if entry["problem"] else "valid"))
     return 0 if all(entry["valid"] for entry in checked) else 2
+
+
+@command("skeletons", has_json=True, example="blossom-aggregator federations skeletons my.toml --data-dir gateway/")
+@click.argument("name", required=False)
+@data_dir_option
+def skeletons(out: Output, name: str | None, data_dir: Path | None) -> None:
+    """List which blocks of the federation NAME (default: the data folder's own) have a skeleton, and which lack one."""
+    from aggregator.skeletons import FOLDER, Skeletons
+
+    folder = gateway_folder(data_dir)
+    shelf = Skeletons(_federation(folder, name), folder / FOLDER)
+    rows = []
+    for digest, blocks in shelf.blocks.items():
+        try:
+            found, problem = shelf.find(digest), ""
+        except RemoteError as error:
+            found, problem = None, str(error)
+        where = "" if found is None else "data folder" if found.path.parent == shelf.folder else "package"
+        size = None if found is None else len(found.data)
+        rows += [{"block": str(b), "digest": digest, "where": where, "bytes": size, "problem": problem} for b in blocks]
+    lacking = [row["block"] for row in rows if not row["where"]]
+    step = shelf.how_to_export() if lacking else ""
+    out.json({"federation": shelf.federation.name, "skeletons": rows, "lacking": lacking, "next": step})
+    shown = [(r["block"], str(r["digest"])[:12], r["where"] or "lacking", r["bytes"]) for r in rows]
+    out.table(shown, ["block", "digest", "skeleton", "bytes"])
+    for problem in sorted({str(row["problem"]) for row in rows if row["problem"]}):
+        out.warn(problem)
+    if step:
+        out.note(f"devices without torch cannot run {', '.join(map(str, lacking))}; next, {step}")
+
+
+@command(
+    "add-skeleton",
+    has_json=True,
+    example="blossom-aggregator federations add-skeleton exported/*.onnx --data-dir gateway/",
+)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--federation", "name", metavar="NAME", help="A preset or a file; default: the data folder's own.")
+@data_dir_option
+def add_skeleton(out: Output, files: tuple[Path, ...], name: str | None, data_dir: Path | None) -> None:
+    """Check skeletons against the federation and add them; a gateway that runs finds them at once.
+
+    If one of them is wrong, none is added.
+    """
+    from aggregator.skeletons import FOLDER, Skeletons
+
+    folder = gateway_folder(data_dir)
+    shelf = Skeletons(_federation(folder, name), folder / FOLDER)
+    checked, wrong = [], []
+    for file in files:
+        try:
+            checked.append(shelf.check(file))
+        except ConfigError as error:
+            wrong.append(error)
+    if wrong:
+        more = f" (and {len(wrong) - 1} more: {'; '.join(map(str, wrong[1:]))})" if wrong[1:] else ""
+        raise ConfigError(wrong[0].error_id, f"{wrong[0]}{more}; nothing was added", hint=wrong[0].hint)
+    added = [
+        {"file": str(found.path), "digest": found.digest, "blocks": list(map(str, shelf.blocks[found.digest]))}
+        for found in checked
+    ]
+    shelf.add(checked)
+    out.json({"federation": shelf.federation.name, "folder": str(shelf.folder), "added": added})
+    for found in checked:
+        out.line(f"{found.path}: skeleton of {shelf.names(found.digest)}, digest {found.digest[:12]}: added")
+
+
+def _federation(folder: Path, name: str | None) -> Federation:
+    """The federation named, else the one of the data folder."""
+    from aggregator.recovery import kept_federation
+    from blossom_edge.federation.load import load_federation
+
+    if name is not None:
+        return load_federation(name)
+    kept = kept_federation(folder)
+    if kept is None:
+        hint = "name one, or give the gateway's folder with --data-dir"
+        raise ConfigError("usage", f"{folder} holds no federation yet", hint=hint)
+    return kept

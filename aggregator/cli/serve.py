@@ -23,12 +23,16 @@ from blossom_edge.core.errors import ConfigError, LinkError, StorageError
 if TYPE_CHECKING:
     from aggregator.broker import Broker
     from aggregator.recovery import Truth
+    from aggregator.rounds import Member
     from aggregator.service import Service
     from aggregator.settings import GatewaySettings
     from blossom_edge.federation.schema import Federation
 
 STATUS_EVERY_S = 0.5
+PREDICTIONS_EVERY_S = 2.0
+"""Where nothing but predictions changed."""
 PASSWORD_FILE = "device.password"  # noqa: S105 (a file name)
+VIEWER_FILE = "viewer.password"
 
 
 @command(
@@ -47,7 +51,7 @@ PASSWORD_FILE = "device.password"  # noqa: S105 (a file name)
 @click.option("--insecure-lan", is_flag=True, default=None, help="Listen beyond this machine without a password.")
 @click.option("--log-file", type=click.Path(path_type=Path), metavar="FILE", help="Log to this file as well.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Form of the log lines.")
-@click.option("--until-finished", is_flag=True, help="End when the federation is finished and its devices are gone.")
+@click.option("--until-finished", is_flag=True, help="End when the federation is finished and its devices are done.")
 def serve(
     out: Output,
     name: str | None,
@@ -79,18 +83,17 @@ def serve(
 
 def _federation(folder: Path, name: str | None, sets: tuple[str, ...]) -> Federation:
     """The federation asked for, else the one of the data folder."""
-    from aggregator.recovery import FEDERATION_FILE
+    from aggregator.recovery import kept_federation
     from blossom_edge.federation.load import load_federation
-    from blossom_edge.federation.schema import Federation
 
-    kept = folder / FEDERATION_FILE
-    if name is None:
-        if not kept.exists():
-            raise ConfigError("usage", f"{folder} holds no federation yet", hint="name one with --federation, e.g. har")
-        if sets:
-            raise ConfigError("usage", "--set changes the federation, which this data folder has fixed already")
-        return Federation.from_dict(json.loads(kept.read_text("utf-8")), source=str(kept))
-    return load_federation(name, sets=sets)
+    if name is not None:
+        return load_federation(name, sets=sets)
+    kept = kept_federation(folder)
+    if kept is None:
+        raise ConfigError("usage", f"{folder} holds no federation yet", hint="name one with --federation, e.g. har")
+    if sets:
+        raise ConfigError("usage", "--set changes the federation, which this data folder has fixed already")
+    return kept
 
 
 def _start(settings: GatewaySettings, federation: Federation, stack: ExitStack) -> tuple[Truth, Broker]:
@@ -99,9 +102,10 @@ def _start(settings: GatewaySettings, federation: Federation, stack: ExitStack) 
 
     truth = open_truth(settings.data_dir, federation)
     stack.callback(truth.ledger.close)
-    password = None
+    password = viewer = None
     if settings.runs_broker and not settings.listens_here_only and not settings.insecure_lan:
         password = _password(settings.data_dir / PASSWORD_FILE)
+        viewer = _password(settings.data_dir / VIEWER_FILE) if settings.home_assistant else None
     broker = stack.enter_context(
         start_broker(
             settings.broker,
@@ -109,13 +113,15 @@ def _start(settings: GatewaySettings, federation: Federation, stack: ExitStack) 
             listen=settings.listen,
             port=settings.port,
             device_password=password,
+            viewer_password=viewer,
+            viewer_prefix=settings.mirror_prefix,
         )
     )
     return truth, broker
 
 
 def _password(path: Path) -> str:
-    """The federation's password for devices, made at the first start that needs one."""
+    """A password for devices or for viewers, made at the first start that needs one."""
     from blossom_edge.durable import atomic_write
 
     if not path.exists():
@@ -124,6 +130,8 @@ def _password(path: Path) -> str:
 
 
 def _say_where(out: Output, settings: GatewaySettings, federation: Federation, broker: Broker, truth: Truth) -> None:
+    from aggregator.broker.access import VIEWER_USER
+
     out.line(f"federation {federation.name} ({federation.visibility}), digest {federation.digest[:12]}")
     out.line(broker.describe())
     if broker.kind == "amqtt":
@@ -133,6 +141,10 @@ def _say_where(out: Output, settings: GatewaySettings, federation: Federation, b
     secret = f" --password {path.read_text('utf-8')}" if broker.address.password and path.exists() else ""
     host = "GATEWAY_ADDRESS" if not settings.listens_here_only else broker.address.host
     out.line(f"join with: blossom-edge join --profile PROFILE --gateway {host}:{broker.port}{secret}")
+    viewer = settings.data_dir / VIEWER_FILE
+    if settings.home_assistant and settings.runs_broker and broker.address.password and viewer.exists():
+        login = f"broker {host}, port {broker.port}, user {VIEWER_USER}, password {viewer.read_text('utf-8')}"
+        out.line(f"Home Assistant, or who else may see published predictions: {login}")
     if settings.runs_broker and not settings.listens_here_only and not broker.address.password:
         out.warn(f"the broker listens on {settings.listen} without a password: whoever reaches it can join and listen")
     if federation.rounds.min_cohort <= 1:
@@ -143,12 +155,14 @@ def _serve(
     out: Output, settings: GatewaySettings, truth: Truth, broker: Broker, stack: ExitStack, *, until_finished: bool
 ) -> None:
     from aggregator.cli.commands import Commands
+    from aggregator.home_assistant import gateway_will
     from aggregator.schedule import Gate
     from aggregator.service import Service
     from blossom_edge.transport.mqtt import MqttLink
 
     client_id = f"gateway-{truth.key.public_hex[:12]}"
-    link = MqttLink(broker.address, client_id=client_id, keepalive_s=15)
+    will = gateway_will(truth.machine.federation.name) if settings.home_assistant else None
+    link = MqttLink(broker.address, client_id=client_id, keepalive_s=15, will=will)
     stack.callback(link.close)
     schedule = truth.machine.federation.schedule
     gate = Gate(schedule, local_time=_local_time, round_number=truth.machine.state.round)
@@ -157,7 +171,14 @@ def _serve(
     def may_open(round_number: int) -> bool:
         return not commands.waiting and gate(round_number)
 
-    service = Service(truth, link, clock=time.monotonic, may_open=may_open, retention_rounds=settings.retention_rounds)
+    service = Service(
+        truth,
+        link,
+        clock=time.monotonic,
+        may_open=may_open,
+        retention_rounds=settings.retention_rounds,
+        mirror_prefix=settings.mirror_prefix,
+    )
     stopping = stack.enter_context(_stop_signals())
     status = _StatusFile(settings, broker, out)
     try:
@@ -170,6 +191,7 @@ def _serve(
             if not broker.alive():
                 raise LinkError("broker-failed", "the embedded broker has died", hint=f"see {settings.data_dir}/broker")
     finally:
+        service.goodbye()
         status.write(service, last=True)
 
 
@@ -178,8 +200,13 @@ def _local_time() -> datetime:
 
 
 def _is_over(service: Service) -> bool:
+    """Finished, and every device is gone, or has no part in rounds and has used and judged the last versions."""
     state = service.machine.state
-    return service.out.running_word() == "finished" and not any(m.online for m in state.members.values())
+
+    def is_awaited(member: Member) -> bool:
+        return member.online and (member.role == "train" or member.evaluated <= state.round)
+
+    return service.out.running_word() == "finished" and not any(map(is_awaited, state.members.values()))
 
 
 @contextmanager
@@ -194,6 +221,13 @@ def _stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+def _essence(found: dict[str, Any]) -> dict[str, Any]:
+    """A state without what each prediction changes: a gateway's disk is not there for every window of everybody."""
+    often = ("predictions", "bytes_up", "bytes_down")
+    devices = [{k: v for k, v in d.items() if k not in often or not d["predictions"]} for d in found.get("devices", ())]
+    return {**found, "devices": devices}
+
+
 class _StatusFile:
     """Writes `status.json` when something changed, at most every half second; says new warnings, once each."""
 
@@ -206,6 +240,7 @@ class _StatusFile:
         self._warned: set[str] = set()
         self._written_at = float("-inf")
         self._last: dict[str, Any] = {}
+        self._calm_until = float("-inf")
 
     def write(self, service: Service, *, last: bool = False) -> None:
         from aggregator.status import snapshot
@@ -217,9 +252,11 @@ class _StatusFile:
         self._written_at = now
         found = snapshot(service, now)
         same = {**found, "deadline_in_s": None}
-        if same == self._last and not last:
+        if not last and (same == self._last or (_essence(same) == _essence(self._last) and now < self._calm_until)):
             return
-        self._last = same
+        self._last, self._calm_until = same, now + PREDICTIONS_EVERY_S
+        if last:
+            found["devices"] = [{**device, "predictions": []} for device in found["devices"]]
         for warning in found["warnings"] if found["round"] else ():  # before the first round devices are still coming
             if warning not in self._warned:
                 self._warned.add(warning)

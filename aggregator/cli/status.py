@@ -33,7 +33,17 @@ def status(out: Output, data_dir: Path | None) -> None:
         out.line(f"deadline in {found['deadline_in_s']:.0f} s, waiting for {', '.join(waiting) or 'nobody'}")
     out.line(f"{found['broker'].partition(' (')[0]}, state of {found['updated']}")
     out.line()
-    out.table([_device_row(d) for d in found["devices"]], ["device", "modalities", "state", "score", "up", "down"])
+    headers = ["device", "modalities", "state", "score", "up", "down"]
+    roles = any(d["role"] != "train" for d in found["devices"])
+    rows = [_device_row(d) for d in found["devices"]]
+    if roles:
+        headers = ["device", "role", *headers[1:]]
+        rows = [(d["id"], d["role"], *row[1:]) for d, row in zip(found["devices"], rows, strict=True)]
+    out.table(rows, headers)
+    said = [_prediction_row(d["id"], p) for d in found["devices"] for p in d.get("predictions", ())]
+    if said:
+        out.line()
+        out.table(said, ["device", "task", "prediction", "confidence", "age"])
     out.line()
     rows = [(b["block"], b["version"], len(b["owners"]), b["round"], _outcome(b)) for b in found["blocks"]]
     out.table(rows, ["block", "version", "owners", "round", "last outcome"])
@@ -69,7 +79,7 @@ def why(out: Output, subject: str, data_dir: Path | None) -> None:
 def read_status(folder: Path) -> dict[str, Any]:
     """The gateway's status file; `running_here` says whether the process that wrote it still runs.
 
-    `deadline_in_s` is that of now, None when it does not run.
+    `deadline_in_s` is that of now, None when it does not run; so is the `age_s` of predictions.
 
     Raises:
         StorageError: `nothing-found`.
@@ -85,6 +95,8 @@ def read_status(folder: Path) -> dict[str, Any]:
     if left is not None and written_s is not None:
         left = round(max(0.0, left - max(0.0, time.monotonic() - written_s)), 1)
     found["deadline_in_s"] = left if found["running_here"] else None
+    for said in (p for device in found["devices"] for p in device.get("predictions", ())):
+        said["age_s"] = round(max(0.0, time.monotonic() - said.pop("window_end_s")), 1)
     return found
 
 
@@ -93,6 +105,12 @@ def _device_row(device: dict[str, Any]) -> tuple[object, ...]:
     score = next((v for name, v in device["score"].items() if not name.endswith(".loss")), None)
     up, down = format_bytes(device["bytes_up"]), format_bytes(device["bytes_down"])
     return device["id"], ", ".join(device["modalities"]), state, score, up, down
+
+
+def _prediction_row(device: str, said: dict[str, Any]) -> tuple[object, ...]:
+    state = f"{said['state']:.4g} {said['unit']}".rstrip() if said["kind"] == "regression" else said["state"]
+    percent = said["confidence_percent"]
+    return device, said["task"], state, "" if percent is None else f"{percent:.0f} %", f"{said['age_s']:.0f} s"
 
 
 def _outcome(block: dict[str, Any]) -> str:
@@ -104,13 +122,15 @@ def _outcome(block: dict[str, Any]) -> str:
 def _why_device(found: dict[str, Any], device: dict[str, Any]) -> list[str]:
     doing = f"{device['phase']} {device['reason']}".strip() if device["online"] else device["reason"] or "no goodbye"
     lines = [f"{device['id']} is {'here' if device['online'] else 'gone'}: {doing}"]
+    if device["role"] != "train":
+        lines.append(f"role {device['role']}: it uses the shared blocks and sends no updates, so no round waits for it")
     if device["awaited"]:
         until = f" for {found['deadline_in_s']:.0f} s more" if found["deadline_in_s"] is not None else ""
         lines.append(f"round {found['round']} waits{until} for its {', '.join(device['awaited'])}")
-    elif found["phase"] == "open" and not device["participant"]:
+    elif found["phase"] == "open" and not device["participant"] and device["role"] == "train":
         lines.append(f"it came after round {found['round']} had opened: it takes part from the next one")
     for block in found["blocks"]:
-        if block["block"] in device["blocks"] and block["round"]:
+        if block["block"] in device["blocks"] and block["round"] and device["role"] == "train":
             lines.append(f"{block['block']}: {_part(device['id'], block)}")
     refused = device["refused"]
     if refused is not None:

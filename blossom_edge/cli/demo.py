@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blossom_edge.cli.join import label_count
+from blossom_edge.cli.joining import label_count
 from blossom_edge.console.output import Output, format_bytes, format_seconds
 from blossom_edge.console.program import command
 

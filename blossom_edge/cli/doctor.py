@@ -63,7 +63,7 @@ def doctor(
     """
     from dataclasses import replace
 
-    from blossom_edge.cli.join import default_id
+    from blossom_edge.cli.joining import default_id
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.doctor.gateway import check_gateway
     from blossom_edge.doctor.hardware import check_sensors, simulated_sensors, subjects, write_report

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--profile", "name", metavar="NAME", help="Profile or a path [default: the device that joined last].")
 @click.option("--federation", "federation_name", metavar="NAME", help="Preset or file [default: the last joined].")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Serve this task only.")
+@click.option("--publish", is_flag=True, help="As it is with --publish: predictions leave the device.")
 @id_option
 @data_dir_option
 def privacy(
@@ -34,6 +35,7 @@ def privacy(
     name: str | None,
     federation_name: str | None,
     tasks: tuple[str, ...],
+    publish: bool,
     device: str | None,
     data_dir: Path | None,
 ) -> None:
@@ -46,15 +48,24 @@ def privacy(
     if name is None:
         joined = _joined(folder, device)
         federation = _federation(federation_name, folder, joined["device"])
-        profile_id, modalities = joined["profile"], tuple(joined["modalities"])
+        profile_id, modalities, role = joined["profile"], tuple(joined["modalities"]), joined.get("role", "train")
+        publish = publish or bool(joined.get("publishes"))
         tasks = tasks or tuple(joined.get("tasks", ()))
     else:
         profile = profile_of(name)
         federation = _federation(federation_name, folder, device or "*")
-        profile_id, modalities = profile.id, check_fit(profile, federation)
-    found = privacy_of(federation, modalities, tasks)
+        profile_id, modalities, role = profile.id, check_fit(profile, federation), profile.compute.role
+    found = privacy_of(federation, modalities, tasks, role=role, publishes=publish)
     leaves = [asdict(leaving) for leaving in found.leaves]
-    out.json({"federation": federation.name, "profile": profile_id, "leaves": leaves, "stays": list(found.stays)})
+    out.json(
+        {
+            "federation": federation.name,
+            "profile": profile_id,
+            "role": role,
+            "leaves": leaves,
+            "stays": list(found.stays),
+        }
+    )
     print_privacy(out, found)
 
 

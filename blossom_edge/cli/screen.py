@@ -19,11 +19,15 @@ QUIET_EVERY_S = 5.0
 class Screen:
     """Tells the person what happens, and keeps `status.json`. Called with the agent at every step.
 
-    gateway: its address, as it is kept for the next join. clock: monotonic seconds, the same in all processes.
+    gateway: its address, as it is kept for the next join. publishes: predictions leave the device. clock: monotonic
+    seconds, the same in all processes.
     """
 
-    def __init__(self, out: Output, gateway: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, out: Output, gateway: str, *, publishes: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._out = out
+        self._publishes = publishes
         self._gateway = gateway
         self._clock = clock
         self._joined = False
@@ -91,6 +95,13 @@ class Screen:
             return
         self._out.line(f"{facts.device} joined federation {blocks.federation.name} at {self._gateway}")
         if agent.learner is not None and agent.learner.compute:
-            self._out.line(f"learns on {agent.learner.compute}")
+            verb = "learns on" if facts.role == "train" else "runs on"
+            role = "" if facts.role == "train" else f", role {facts.role}"
+            self._out.line(f"{verb} {agent.learner.compute}{role}")
         if not self._out.quiet:
-            print_privacy(self._out, privacy_of(blocks.federation, facts.modalities, facts.tasks))
+            print_privacy(
+                self._out,
+                privacy_of(
+                    blocks.federation, facts.modalities, facts.tasks, role=facts.role, publishes=self._publishes
+                ),
+            )

@@ -105,7 +105,7 @@ def watch(
     A simulated sensor is shown too. One that stops is opened again every 2 s, until it is back. Exit code 4 when one
     does not deliver at the end.
     """
-    from blossom_edge.cli.join import default_id
+    from blossom_edge.cli.joining import default_id
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.cli.sensor_view import SensorView
     from blossom_edge.sensors.calibration import read_calibrations
@@ -171,7 +171,7 @@ def calibrate(
 ) -> None:
     """Measure a sensor at rest: gyro bias, and how it is turned in the device. Kept for this board alone."""
     from blossom_edge.board.clock import UtcClock
-    from blossom_edge.cli.join import default_id
+    from blossom_edge.cli.joining import default_id
     from blossom_edge.cli.profiles import profile_of
     from blossom_edge.sensors import rest
     from blossom_edge.sensors.calibration import Calibration, keep_calibration

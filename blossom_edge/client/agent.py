@@ -94,6 +94,7 @@ class Agent:
         self.scores: dict[int, MetricSums] = {}
         """Own score of the model that each round began with; that of the finished one under the number after it."""
         self._link = link
+        self._publishes = publish
         self._federation_name = federation_name
         self._make_learner = make_learner
         self._clock = clock
@@ -254,7 +255,8 @@ class Agent:
 
     def _adopt(self, federation: Federation) -> list[Action]:
         self.learner = self._make_learner(federation)
-        self._poll(self._clock())
+        self._polled_at = self._clock()
+        self.learner.poll(self._polled_at)
         if self._work.governor is not None:
             self._work.governor.step_back()
         checkpoint, held = self.store.enter(federation)
@@ -337,6 +339,7 @@ class Agent:
             self.session,
             self._clock(),
             scores=self.scores,
+            publishes=self._publishes,
             model=self.learner.user.status() if self.learner is not None and self.learner.user is not None else {},
             traffic={number: (t.up, t.down) for number, t in self.traffic.items()},
             private_sent=self.private_sent,

@@ -24,13 +24,14 @@ def agent_status(
     sensors: Mapping[str, Any],
     energy_j: float | None,
     model: Mapping[str, Any],
+    publishes: bool,
     error: BlossomError | None = None,
 ) -> dict[str, Any]:
     """The state of a device's part in its federation. Scores and counts only, no values of any model.
 
     traffic: bytes up and down by round. sensors: as `Learner.sensors` gives them. energy_j: joules of the last round's
-    evaluation and training, None where nothing measures them. model: as `ModelUser.status` gives it. error: what ended
-    it.
+    evaluation and training, None where nothing measures them. model: as `ModelUser.status` gives it. publishes: whether
+    predictions leave. error: what ended it.
     """
     story, federation = session.story, session.federation
     return {
@@ -62,5 +63,6 @@ def agent_status(
         "energy_j": energy_j,
         "role": session.facts.role,
         "model": dict(model),
+        "publishes": publishes,
         "error": None if error is None else {"id": error.error_id, "message": str(error), "hint": error.hint},
     }

@@ -23,8 +23,28 @@ class Taken:
     """For people: `version 4 in use`, or what was refused and why."""
 
 
-class ModelUser(Protocol):
-    """Runs the received versions on the device's windows: roles `infer` and `personalize`. Never sees the network."""
+class WindowUser(Protocol):
+    """Runs a model on the device's windows as they come."""
+
+    @property
+    def score(self) -> MetricSums:
+        """Over all labelled windows that were predicted, `TASK.accuracy` and so on."""
+        ...
+
+    def update(self, now: float) -> list[Prediction]:
+        """What the windows that came since the last call give."""
+        ...
+
+    def close(self) -> None:
+        """A clean end."""
+        ...
+
+
+class ModelUser(WindowUser, Protocol):
+    """Runs the received versions: roles `infer` and `personalize`. Never sees the network.
+
+    Its `update` also learns an own head, and obeys the orders of `blossom-edge blocks`.
+    """
 
     def open(self, place: Path, *, keys: Mapping[BlockId, BlockKey], boot: int) -> None:
         """Go on with what an earlier run left in `place`, the device's folder of this federation."""
@@ -46,10 +66,6 @@ class ModelUser(Protocol):
         """Put received versions to use, or go on with the old ones and say why."""
         ...
 
-    def update(self, now: float) -> list[Prediction]:
-        """What the windows that came since the last call give; also learns, and obeys orders of the person."""
-        ...
-
     def present_modalities(self) -> frozenset[str]:
         """Modalities that deliver right now."""
         ...
@@ -60,10 +76,6 @@ class ModelUser(Protocol):
 
     def status(self) -> dict[str, Any]:
         """What is known of the model in use, for `status`: plain data."""
-        ...
-
-    def close(self) -> None:
-        """A clean end."""
         ...
 
 

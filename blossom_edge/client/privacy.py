@@ -31,13 +31,70 @@ GATEWAY = "the gateway, and whoever reads its broker"
 ALL = "all devices of the federation"
 
 
-def privacy_of(federation: Federation, modalities: tuple[str, ...], tasks: tuple[str, ...] = ()) -> Privacy:
-    """The table for a device; every message kind that a device can send stands in it."""
+def privacy_of(
+    federation: Federation,
+    modalities: tuple[str, ...],
+    tasks: tuple[str, ...] = (),
+    *,
+    role: str = "train",
+    publishes: bool = False,
+) -> Privacy:
+    """The table for a device of a role; every message kind that it can send stands in it.
+
+    publishes: whether its people let predictions leave (`--publish`; never of a device that trains).
+    """
     blocks = DeviceBlocks(federation, modalities, tasks)
-    shared = ", ".join(str(key) for key in blocks.shared) or "none"
-    private = [str(block) for block in blocks.private]
-    cohort = federation.rounds.min_cohort
+    trains = role == "train"
     leaves = (
+        *(_training(federation, blocks) if trains else ()),
+        Leaving("scores", "accuracy and loss of the received model on own holdout", "state", GATEWAY, "--holdout 0"),
+        *([_PREDICTIONS] if publishes and not trains else ()),
+        *([_MEMBERSHIP] if trains else ()),
+        Leaving(
+            "state",
+            "training, skipped or slowed down and why (with the board's temperature, charge, memory), steps done, "
+            "present modalities"
+            if trains
+            else "which versions are in use or were refused and why, present modalities, number of labelled windows",
+            "state, bye",
+            GATEWAY,
+            "leave the federation",
+        ),
+        Leaving(
+            "identity",
+            "device id, public key, profile id and digest, modalities, tasks, software version, held versions"
+            + ("" if trains else ", which block graphs are missing"),
+            "hello, ask" if trains else "hello, ask, want",
+            GATEWAY,
+            "--id changes the name",
+        ),
+    )
+    stays = (
+        "every sample and window of every sensor",
+        "labels, and which of them this device has",
+        *(f"{block} (private block)" for block in blocks.private if trains),
+        *(["the own head: its values, and what it was trained on"] if role == "personalize" else ()),
+        *(["predictions (they leave only with --publish)"] if not trains and not publishes else ()),
+        "optimiser state, calibration, the device's secret key" if trains else "calibration, the device's secret key",
+    )
+    return Privacy(leaves, stays)
+
+
+_PREDICTIONS = Leaving(
+    "predictions",
+    "class or value, confidence, latency, versions and modalities used, of the newest window, at most one a second",
+    "prediction",
+    f"{GATEWAY}; it passes them on to Home Assistant (home_assistant in gateway.toml)",
+    "leave out --publish",
+)
+_MEMBERSHIP = Leaving("membership", "that this device took part in a version", "commit", ALL, "leave the federation")
+
+
+def _training(federation: Federation, blocks: DeviceBlocks) -> tuple[Leaving, ...]:
+    """What only a device that trains sends."""
+    shared = ", ".join(str(key) for key in blocks.shared) or "none"
+    cohort = federation.rounds.min_cohort
+    return (
         Leaving(
             "block deltas",
             f"how training changed {shared}",
@@ -46,28 +103,4 @@ def privacy_of(federation: Federation, modalities: tuple[str, ...], tasks: tuple
             'visibility = "private" in the federation, min_cohort for the mean',
         ),
         Leaving("sample counts", "labelled windows and steps per block", "offer, state", GATEWAY, "not possible"),
-        Leaving("scores", "accuracy and loss of the received model on own holdout", "state", GATEWAY, "--holdout 0"),
-        Leaving("membership", "that this device took part in a version", "commit", ALL, "leave the federation"),
-        Leaving(
-            "state",
-            "training, skipped or slowed down and why (with the board's temperature, charge, memory), steps done, "
-            "present modalities",
-            "state, bye",
-            GATEWAY,
-            "leave the federation",
-        ),
-        Leaving(
-            "identity",
-            "device id, public key, profile id and digest, modalities, tasks, software version, held versions",
-            "hello, ask",
-            GATEWAY,
-            "--id changes the name",
-        ),
     )
-    stays = (
-        "every sample and window of every sensor",
-        "labels, and which of them this device has",
-        *(f"{block} (private block)" for block in private),
-        "optimiser state, calibration, the device's secret key",
-    )
-    return Privacy(leaves, stays)

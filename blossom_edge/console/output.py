@@ -72,6 +72,14 @@ class Output:
         self._json_printed = True
         _print(self._stdout, json.dumps(_plain(value), indent=2, allow_nan=False))
 
+    def json_line(self, value: Mapping[str, Any]) -> None:
+        """Print one of many JSON objects of --json, each in a line of its own: for what goes on until it is stopped."""
+        if self.as_json:
+            import json
+
+            self._json_printed = True
+            _print(self._stdout, json.dumps(_plain(value), allow_nan=False))
+
     def note(self, text: str) -> None:
         """Say something that is no result; on stderr, nothing with --quiet."""
         if not self.quiet:

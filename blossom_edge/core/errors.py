@@ -34,7 +34,10 @@ ERROR_IDS: dict[str, str] = {
     "federation-changed": "a data folder belongs to another federation",
     "settings-invalid": "a gateway setting or a flag is wrong",
     "replay-invalid": "a recording cannot be read",
+    "bundle-invalid": "a bundle is damaged or not what it says",
     "package-missing": "an optional package is not installed",
+    "runtime-too-old": "onnxruntime is older than what skeletons need",
+    "head-invalid": "a personal head is damaged, or does not fit the features or labels",
     "machine-unsupported": "this kind of machine cannot be a device",
     "role-missing": "a role that this version does not have yet",
     "nothing-found": "what was asked for does not exist",
@@ -65,6 +68,9 @@ ERROR_IDS: dict[str, str] = {
     # remote
     "frame": "bytes that are no valid frame",
     "spec": "tensors that are not those of the block",
+    "skeleton-invalid": "a skeleton is damaged, or not that of the block",
+    "skeleton-missing": "the graph that a block runs on is not on this machine",
+    "block-invalid": "values of a block that cannot be run",
     "policy": "something this peer may not do",
     "signature": "a signature that does not match",
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,24 @@ class WindowSet:
             {m: x[rows] for m, x in self.present.items()},
             {t: y[rows] for t, y in self.labels.items()},
             self.times[rows],
+        )
+
+    @classmethod
+    def joined(cls, sets: Iterable[WindowSet]) -> WindowSet:
+        """The windows of several sets of one device, one after the other.
+
+        Raises:
+            ValueError: there is no set.
+        """
+        parts = list(sets)
+        if not parts:
+            raise ValueError("no sets to join")
+        first = parts[0]
+        return cls(
+            {m: np.concatenate([part.inputs[m] for part in parts]) for m in first.inputs},
+            {m: np.concatenate([part.present[m] for part in parts]) for m in first.present},
+            {t: np.concatenate([part.labels[t] for part in parts]) for t in first.labels},
+            np.concatenate([part.times for part in parts]),
         )
 
     def labelled(self, task: str) -> NDArray[np.bool_]:

@@ -5,7 +5,14 @@ Standard library only; a lint test finds any other place that opens a file for w
 """
 
 from blossom_edge.durable.failpoints import failpoint
-from blossom_edge.durable.files import atomic_write, fsync_folder, make_folder, open_child_log, sweep_temporary
+from blossom_edge.durable.files import (
+    atomic_write,
+    fsync_folder,
+    link_or_copy,
+    make_folder,
+    open_child_log,
+    sweep_temporary,
+)
 from blossom_edge.durable.lock import FolderLock
 from blossom_edge.durable.log import MAX_RECORD_BYTES, AppendLog
 
@@ -16,6 +23,7 @@ __all__ = [
     "atomic_write",
     "failpoint",
     "fsync_folder",
+    "link_or_copy",
     "make_folder",
     "open_child_log",
     "sweep_temporary",

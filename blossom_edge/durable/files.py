@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -10,6 +11,9 @@ from typing import BinaryIO
 
 from blossom_edge.core.errors import StorageError
 from blossom_edge.durable.failpoints import failpoint
+
+_CANNOT_LINK = frozenset({errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What a file system says that has no second names (FAT, some network mounts) or no more of them."""
 
 
 def atomic_write(path: Path, data: bytes, *, name: str = "file", mode: int = 0o600) -> None:
@@ -41,6 +45,41 @@ def atomic_write(path: Path, data: bytes, *, name: str = "file", mode: int = 0o6
             temporary.unlink()
         raise disk_failed(path, error) from error
     failpoint(f"{name}:done")
+
+
+def link_or_copy(source: Path, target: Path, *, name: str = "file") -> bool:
+    """Give the file at `source` the second name `target`, so that it stays when `source` is replaced or removed.
+
+    True if both names are one file (nothing was copied), False where the file system has no second names: then the
+    bytes are copied with `atomic_write`. A `target` that exists is replaced in one step. Both names must never be
+    written in place. Failpoints: `name:prerename`, `name:done`, and those of `atomic_write`.
+
+    Raises:
+        StorageError: `disk-failed`, also when there is no `source`.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError as error:
+        if error.errno not in _CANNOT_LINK:
+            raise disk_failed(target, error, doing=f"link {source} to") from error
+        try:
+            data = source.read_bytes()
+        except OSError as unread:
+            raise disk_failed(source, unread, doing="read") from unread
+        atomic_write(target, data, name=name)
+        return False
+    try:
+        failpoint(f"{name}:prerename")
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # a rename between two names of one file does nothing, says POSIX
+        fsync_folder(target.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise disk_failed(target, error) from error
+    failpoint(f"{name}:done")
+    return True
 
 
 def sweep_temporary(folder: Path) -> int:

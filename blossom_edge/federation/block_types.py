@@ -1,6 +1,7 @@
 """The block types: their options, and the names and shapes of their tensors. Never computes with tensors.
 
-The torch modules in `blossom_edge.models` are held to this table by a test, because the gateway has no torch.
+The torch modules in `blossom_edge.models` are held to this table by a test, because the gateway has no torch. Types
+that are not built in come from installed packages: `foreign_types`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,11 +89,15 @@ class Signal:
         return self.channels * math.prod(self.shape)
 
 
-class EncoderType(Protocol):
-    """A kind of encoder: (batch, time, values of a sample) -> (batch, width)."""
+class BlockType(Protocol):
+    """What every kind of block has."""
 
     name: str
     options: type[BlockOptions]
+
+
+class EncoderType(BlockType, Protocol):
+    """A kind of encoder: (batch, time, values of a sample) -> (batch, width)."""
 
     def tensors(self, options: Any, *, signal: Signal) -> tuple[TensorSpec, ...]:
         """The block's tensors, sorted by name.
@@ -104,6 +109,34 @@ class EncoderType(Protocol):
 
     def width(self, options: Any) -> int:
         """Width of the embedding."""
+        ...
+
+
+class FusionType(BlockType, Protocol):
+    """A way to join the embeddings that are present; split into a part per modality and a rest.
+
+    A part turns an embedding into (value (batch, width), score (batch,)), the rest joins values (batch, modality,
+    width), scores and the mask `present` (both (batch, modality)) to (batch, width).
+    """
+
+    def part(self, options: Any, *, embedding: int) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK.MODALITY`, for an embedding of this width."""
+        ...
+
+    def rest(self, options: Any) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK`."""
+        ...
+
+    def width(self, options: Any) -> int:
+        """Width of what the head sees."""
+        ...
+
+
+class HeadType(BlockType, Protocol):
+    """What turns the fused vector, (batch, width), into the outputs of a task, (batch, outputs)."""
+
+    def tensors(self, options: Any, *, width: int, outputs: int) -> tuple[TensorSpec, ...]:
+        """The block's tensors: from the fusion's width to one value per class, or one for a regression."""
         ...
 
 
@@ -184,62 +217,109 @@ class Conv2d:
         return options.hidden
 
 
-@dataclass(frozen=True, slots=True)
-class FusionType:
-    """A way to join the embeddings that are present; split into a part per modality and a rest."""
+class Concat:
+    """`fusion/TASK.MODALITY` is one modality's share of a projection of the concatenation, the rest its bias."""
 
-    name: str
-    options: type[BlockOptions]
+    name = "concat"
+    options: type[BlockOptions] = FusionOptions
 
-    def part(self, options: Any, *, embedding: int) -> tuple[TensorSpec, ...]:
+    def part(self, options: FusionOptions, *, embedding: int) -> tuple[TensorSpec, ...]:
         """Tensors of `fusion/TASK.MODALITY`, for an embedding of this width."""
-        if self.name == "concat":
-            return _sorted({"weight": (options.width, embedding)})
+        return _sorted({"weight": (options.width, embedding)})
+
+    def rest(self, options: FusionOptions) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK`."""
+        return _sorted({"bias": (options.width,)})
+
+    def width(self, options: FusionOptions) -> int:
+        """Width of what the head sees."""
+        return options.width
+
+
+class Attention:
+    """`fusion/TASK.MODALITY` is one modality's projection and score, the rest a layer norm of their weighted sum."""
+
+    name = "attention"
+    options: type[BlockOptions] = FusionOptions
+
+    def part(self, options: FusionOptions, *, embedding: int) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK.MODALITY`, for an embedding of this width."""
         return _sorted(_linear("projection", embedding, options.width) | {"score.weight": (1, embedding)})
 
-    def rest(self, options: Any) -> tuple[TensorSpec, ...]:
+    def rest(self, options: FusionOptions) -> tuple[TensorSpec, ...]:
         """Tensors of `fusion/TASK`."""
-        if self.name == "concat":
-            return _sorted({"bias": (options.width,)})
         return _sorted({"norm.weight": (options.width,), "norm.bias": (options.width,)})
 
-    def width(self, options: Any) -> int:
+    def width(self, options: FusionOptions) -> int:
         """Width of what the head sees."""
-        return int(options.width)
+        return options.width
 
 
-@dataclass(frozen=True, slots=True)
-class HeadType:
-    """What turns the fused vector into the outputs of a task."""
+class MlpHead:
+    """One hidden layer with ReLU and dropout."""
 
-    name: str
-    options: type[BlockOptions]
+    name = "mlp"
+    options: type[BlockOptions] = MlpHeadOptions
 
-    def tensors(self, options: Any, *, width: int, outputs: int) -> tuple[TensorSpec, ...]:
+    def tensors(self, options: MlpHeadOptions, *, width: int, outputs: int) -> tuple[TensorSpec, ...]:
         """The block's tensors: from the fusion's width to one value per class, or one for a regression."""
         return _sorted(_linear("layers.0", width, options.hidden) | _linear("layers.1", options.hidden, outputs))
 
 
 ENCODERS: Mapping[str, EncoderType] = {t.name: t for t in (Conv1dGru(), MlpEncoder(), Conv2d())}
-FUSIONS: Mapping[str, FusionType] = {name: FusionType(name, FusionOptions) for name in ("concat", "attention")}
-HEADS: Mapping[str, HeadType] = {"mlp": HeadType("mlp", MlpHeadOptions)}
-_TYPES: Mapping[BlockKind, Mapping[str, EncoderType | FusionType | HeadType]] = {
-    BlockKind.ENCODER: ENCODERS,
-    BlockKind.FUSION: FUSIONS,
-    BlockKind.HEAD: HEADS,
-}
+FUSIONS: Mapping[str, FusionType] = {t.name: t for t in (Concat(), Attention())}
+HEADS: Mapping[str, HeadType] = {t.name: t for t in (MlpHead(),)}
+
+
+def encoder_type(name: str) -> EncoderType:
+    """A kind of encoder: built in, or of an installed package (see `foreign_types`); the errors are `find_type`'s."""
+    return ENCODERS.get(name) or cast("EncoderType", find_type(BlockKind.ENCODER, name))
+
+
+def fusion_type(name: str) -> FusionType:
+    """As `encoder_type`, for a fusion."""
+    return FUSIONS.get(name) or cast("FusionType", find_type(BlockKind.FUSION, name))
+
+
+def head_type(name: str) -> HeadType:
+    """As `encoder_type`, for a head."""
+    return HEADS.get(name) or cast("HeadType", find_type(BlockKind.HEAD, name))
+
+
+def find_type(kind: BlockKind, name: str) -> BlockType:
+    """A block type of this kind: built in, else of an installed package.
+
+    Packages are looked through only for a name that is not built in, because that takes tens of milliseconds.
+
+    Raises:
+        KeyError: there is no such type of this kind; its argument lists those that exist.
+        ValueError: a package has it, and it cannot be used: why.
+    """
+    built_in: Mapping[str, BlockType] = _TYPES[kind]
+    if name in built_in:
+        return built_in[name]
+    from blossom_edge.federation.foreign_types import foreign_names, foreign_type
+
+    found: BlockType | None = foreign_type(kind, name)
+    if found is None:
+        raise KeyError(", ".join(sorted({*built_in, *foreign_names(kind)})))
+    return found
 
 
 def options_class(kind: BlockKind, type_name: str) -> type[BlockOptions]:
     """The options of a block type.
 
     Raises:
-        KeyError: there is no such type of this kind; its argument lists those that exist.
+        KeyError, ValueError: as `find_type`.
     """
-    table = {name: t.options for name, t in _TYPES[kind].items()}
-    if type_name not in table:
-        raise KeyError(", ".join(sorted(table)))
-    return table[type_name]
+    return find_type(kind, type_name).options
+
+
+_TYPES: Mapping[BlockKind, Mapping[str, BlockType]] = {
+    BlockKind.ENCODER: ENCODERS,
+    BlockKind.FUSION: FUSIONS,
+    BlockKind.HEAD: HEADS,
+}
 
 
 def _linear(prefix: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:

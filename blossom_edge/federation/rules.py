@@ -136,7 +136,14 @@ def _block_type(place: str, block: BlockId, type_name: str, options: dict[str, o
         kind = options_class(block.kind, type_name)
     except KeyError as error:
         types = str(error.args[0])
-        yield f"{place}.type: found {found(type_name)}{did_you_mean(type_name, types.split(', '))}, expected {types}"
+        near = did_you_mean(type_name, types.split(", "))
+        yield (
+            f"{place}.type: found {found(type_name)}{near}, expected {types}; a type of another package must be "
+            "installed where the federation is used: on gateway and devices"
+        )
+        return
+    except ValueError as error:
+        yield f"{place}.type: {error}"
         return
     try:
         kind.model_validate(options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, ModelSpec, TensorSpec
 from blossom_edge.core.names import Modality, TaskName
-from blossom_edge.federation.block_types import ENCODERS, FUSIONS, HEADS, BlockOptions, options_class
+from blossom_edge.federation.block_types import BlockOptions, encoder_type, fusion_type, head_type, options_class
 
 if TYPE_CHECKING:
     from blossom_edge.federation.schema import Federation
@@ -39,6 +39,17 @@ def block_options(federation: Federation, block: BlockId) -> BlockOptions:
     return options_class(block.kind, settings.type).model_validate(settings.options)
 
 
+def embedding_width(federation: Federation, encoder: BlockId) -> int:
+    """Width of what an encoder gives."""
+    return encoder_type(federation.blocks[str(encoder)].type).width(block_options(federation, encoder))
+
+
+def fused_width(federation: Federation, task: str) -> int:
+    """Width of what the fusion of a task gives to its head."""
+    rest = fusion_id(task)
+    return fusion_type(federation.blocks[str(rest)].type).width(block_options(federation, rest))
+
+
 def model_spec(federation: Federation) -> ModelSpec:
     """All blocks of a checked federation, sorted by id.
 
@@ -51,7 +62,7 @@ def model_spec(federation: Federation) -> ModelSpec:
 def _encoders(federation: Federation) -> Iterator[BlockSpec]:
     for name, modality in federation.modalities.items():
         block = encoder_id(name)
-        kind = ENCODERS[federation.blocks[str(block)].type]
+        kind = encoder_type(federation.blocks[str(block)].type)
         options = block_options(federation, block)
         try:
             tensors = kind.tensors(options, signal=modality.signal)
@@ -63,16 +74,14 @@ def _encoders(federation: Federation) -> Iterator[BlockSpec]:
 def _tasks(federation: Federation) -> Iterator[BlockSpec]:
     for name, task in federation.tasks.items():
         rest, head, served = fusion_id(name), head_id(name), TaskName(name)
-        fusion = FUSIONS[federation.blocks[str(rest)].type]
+        fusion = fusion_type(federation.blocks[str(rest)].type)
         options = block_options(federation, rest)
         for modality in federation.task_modalities(name):
-            encoder = encoder_id(modality)
-            width = ENCODERS[federation.blocks[str(encoder)].type].width(block_options(federation, encoder))
-            tensors = fusion.part(options, embedding=width)
+            tensors = fusion.part(options, embedding=embedding_width(federation, encoder_id(modality)))
             part = fusion_id(name, modality)
             yield _block(federation, part, fusion.name, tensors, options, modality=modality, task=served)
         yield _block(federation, rest, fusion.name, fusion.rest(options), options, task=served)
-        kind = HEADS[federation.blocks[str(head)].type]
+        kind = head_type(federation.blocks[str(head)].type)
         head_options = block_options(federation, head)
         outputs = kind.tensors(head_options, width=fusion.width(options), outputs=task.num_outputs)
         yield _block(federation, head, kind.name, outputs, head_options, task=served)

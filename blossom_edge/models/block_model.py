@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,19 @@ from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, Tensors
 from blossom_edge.core.errors import SpecMismatch
 from blossom_edge.core.names import TaskName
 from blossom_edge.core.training import Blocks
-from blossom_edge.federation.block_types import ENCODERS, MlpHeadOptions
+from blossom_edge.federation.block_types import find_type
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.spec import block_options, encoder_id, fusion_id, head_id
-from blossom_edge.models.encoders import make_encoder
-from blossom_edge.models.fusion import make_fusion_part, make_fusion_rest
-from blossom_edge.models.heads import MlpHead
+from blossom_edge.federation.spec import (
+    block_options,
+    embedding_width,
+    encoder_id,
+    fused_width,
+    fusion_id,
+    head_id,
+)
+from blossom_edge.models.encoders import ENCODER_MODULES
+from blossom_edge.models.fusion import PART_MODULES, REST_MODULES
+from blossom_edge.models.heads import HEAD_MODULES
 
 
 class BlockModel(nn.Module):
@@ -123,21 +131,31 @@ class BlockModel(nn.Module):
 
 
 def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
-    """The torch module of one block; its parameters are those of `spec`, its values are torch's own."""
+    """The torch module of one block; its parameters are those of `spec`, its values are the module's own.
+
+    The type is built in, or of an installed package, which then makes the module itself.
+    """
+    make: Callable[..., nn.Module]
     if spec.id.kind is BlockKind.ENCODER:
-        return make_encoder(block_options(federation, spec.id), signal=federation.modalities[spec.id.name].signal)
+        options = block_options(federation, spec.id)
+        make = ENCODER_MODULES.get(spec.type) or _foreign(spec).module
+        return make(options, signal=federation.modalities[spec.id.name].signal)
     task = str(spec.task)
-    fusion = block_options(federation, fusion_id(task)).model_dump()
     if spec.id.kind is BlockKind.HEAD:
-        head = block_options(federation, spec.id)
-        if not isinstance(head, MlpHeadOptions):
-            raise TypeError(f"no head has {type(head).__name__}")
-        return MlpHead(head, width=fusion["width"], outputs=federation.tasks[task].num_outputs)
+        options = block_options(federation, spec.id)
+        make = HEAD_MODULES.get(spec.type) or _foreign(spec).module
+        return make(options, width=fused_width(federation, task), outputs=federation.tasks[task].num_outputs)
+    options = block_options(federation, fusion_id(task))
     if spec.modality is None:
-        return make_fusion_rest(spec.type, width=fusion["width"])
-    encoder = encoder_id(spec.modality)
-    kind = ENCODERS[federation.blocks[str(encoder)].type]
-    return make_fusion_part(spec.type, embedding=kind.width(block_options(federation, encoder)), width=fusion["width"])
+        make = REST_MODULES.get(spec.type) or _foreign(spec).rest_module
+        return make(options)
+    make = PART_MODULES.get(spec.type) or _foreign(spec).part_module
+    return make(options, embedding=embedding_width(federation, encoder_id(spec.modality)))
+
+
+def _foreign(spec: BlockSpec) -> Any:
+    """The type of an installed package; a federation whose types are not all there was refused when it was read."""
+    return find_type(spec.id.kind, spec.type)
 
 
 def _load_block(module: nn.Module, block: BlockId, tensors: Tensors) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from blossom_edge.federation.block_types import (
-    BlockOptions,
     Conv1dGruOptions,
     Conv2dOptions,
     MlpEncoderOptions,
@@ -84,12 +84,9 @@ class Conv2d(nn.Module):
         return mean
 
 
-def make_encoder(options: BlockOptions, *, signal: Signal) -> nn.Module:
-    """The encoder with these options, with torch's own initial values (they are meant to be overwritten)."""
-    if isinstance(options, Conv1dGruOptions):
-        return Conv1dGru(options, signal=signal)
-    if isinstance(options, MlpEncoderOptions):
-        return MlpEncoder(options, signal=signal)
-    if isinstance(options, Conv2dOptions):
-        return Conv2d(options, signal=signal)
-    raise TypeError(f"no encoder has {type(options).__name__}")
+ENCODER_MODULES: dict[str, Callable[..., nn.Module]] = {
+    "conv1d_gru": Conv1dGru,
+    "mlp": MlpEncoder,
+    "conv2d": Conv2d,
+}
+"""The modules of the built-in types: called with the options and `signal=`."""

@@ -6,8 +6,12 @@ which joins them. A row without any modality gives the rest's bias.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+
+from blossom_edge.federation.block_types import FusionOptions
 
 PartOutput = tuple[Tensor, Tensor]
 """Value (batch, width) and score (batch,) of one modality."""
@@ -16,9 +20,9 @@ PartOutput = tuple[Tensor, Tensor]
 class ConcatPart(nn.Module):
     """One modality's share of the projection of a concatenation: `W_m e_m`. Scores are not used."""
 
-    def __init__(self, *, embedding: int, width: int) -> None:
+    def __init__(self, options: FusionOptions, *, embedding: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width, embedding))
+        self.weight = nn.Parameter(torch.zeros(options.width, embedding))
 
     def forward(self, embedding: Tensor) -> PartOutput:
         """(batch, embedding) -> value (batch, width), score (batch,) of zeros."""
@@ -31,9 +35,9 @@ class ConcatRest(nn.Module):
     The mean instead of the sum keeps the scale when a modality is absent.
     """
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, options: FusionOptions) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.zeros(width))
+        self.bias = nn.Parameter(torch.zeros(options.width))
 
     def forward(self, values: Tensor, scores: Tensor, present: Tensor) -> Tensor:
         """Values (batch, modality, width), present (batch, modality) bool -> (batch, width)."""
@@ -47,9 +51,9 @@ class AttentionPart(nn.Module):
     Source: AttentionFusion (arXiv:2603.27552), with one score vector per modality so that each can be owned apart.
     """
 
-    def __init__(self, *, embedding: int, width: int) -> None:
+    def __init__(self, options: FusionOptions, *, embedding: int) -> None:
         super().__init__()
-        self.projection = nn.Linear(embedding, width)
+        self.projection = nn.Linear(embedding, options.width)
         self.score = nn.Linear(embedding, 1, bias=False)
 
     def forward(self, embedding: Tensor) -> PartOutput:
@@ -60,9 +64,9 @@ class AttentionPart(nn.Module):
 class AttentionRest(nn.Module):
     """Softmax over the scores of the present modalities, weighted sum of their projections, layer norm."""
 
-    def __init__(self, *, width: int) -> None:
+    def __init__(self, options: FusionOptions) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(options.width)
 
     def forward(self, values: Tensor, scores: Tensor, present: Tensor) -> Tensor:
         """Values (batch, modality, width), scores and present (batch, modality) -> (batch, width)."""
@@ -73,15 +77,7 @@ class AttentionRest(nn.Module):
         return result
 
 
-def make_fusion_part(type_name: str, *, embedding: int, width: int) -> nn.Module:
-    """The module of a `fusion/TASK.MODALITY`."""
-    return _PARTS[type_name](embedding=embedding, width=width)
-
-
-def make_fusion_rest(type_name: str, *, width: int) -> nn.Module:
-    """The module of a `fusion/TASK`."""
-    return _RESTS[type_name](width=width)
-
-
-_PARTS: dict[str, type[ConcatPart] | type[AttentionPart]] = {"concat": ConcatPart, "attention": AttentionPart}
-_RESTS: dict[str, type[ConcatRest] | type[AttentionRest]] = {"concat": ConcatRest, "attention": AttentionRest}
+PART_MODULES: dict[str, Callable[..., nn.Module]] = {"concat": ConcatPart, "attention": AttentionPart}
+"""The modules of a `fusion/TASK.MODALITY`, by the fusion's type: called with the options and `embedding=`."""
+REST_MODULES: dict[str, Callable[..., nn.Module]] = {"concat": ConcatRest, "attention": AttentionRest}
+"""The modules of a `fusion/TASK`: called with the options."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -20,3 +22,7 @@ class MlpHead(nn.Module):
         """(batch, width) -> (batch, outputs)."""
         outputs: Tensor = self.layers[1](self.dropout(torch.relu(self.layers[0](fused))))
         return outputs
+
+
+HEAD_MODULES: dict[str, Callable[..., nn.Module]] = {"mlp": MlpHead}
+"""The modules of the built-in types: called with the options, `width=` and `outputs=`."""

@@ -203,6 +203,10 @@ class Collector:
         train = self.train()
         return frozenset(name for name in self._shapes if bool(train.present[name].any()))
 
+    def well(self) -> frozenset[str]:
+        """Modalities whose sensor is well."""
+        return frozenset(self._shapes) - self._absent
+
     @property
     def modalities(self) -> tuple[str, ...]:
         """The modalities that this device owns in the federation, sorted."""

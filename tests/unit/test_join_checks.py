@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blossom_edge.cli.join import check_known_labels
+from blossom_edge.cli.joining import check_known_labels
 from blossom_edge.cli.main import program
 from blossom_edge.client.fit import load_device_profile
 from blossom_edge.console.program import run

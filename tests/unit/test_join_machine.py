@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blossom_edge.cli.join import check_machine
+from blossom_edge.cli.joining import check_machine
 from blossom_edge.core.errors import ConfigError
 
 

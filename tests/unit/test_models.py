@@ -11,12 +11,12 @@ torch = pytest.importorskip("torch")
 
 from blossom_edge.core.blocks import BlockId  # noqa: E402
 from blossom_edge.core.errors import SpecMismatch  # noqa: E402
-from blossom_edge.federation.block_types import Conv2dOptions, Signal  # noqa: E402
+from blossom_edge.federation.block_types import Conv2dOptions, FusionOptions, Signal  # noqa: E402
 from blossom_edge.federation.initial import initial_block  # noqa: E402
 from blossom_edge.federation.load import load_federation  # noqa: E402
 from blossom_edge.federation.schema import Federation  # noqa: E402
 from blossom_edge.models.block_model import BlockModel, make_block  # noqa: E402
-from blossom_edge.models.encoders import make_encoder  # noqa: E402
+from blossom_edge.models.encoders import Conv2d  # noqa: E402
 from blossom_edge.models.fusion import AttentionRest, ConcatRest  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -93,7 +93,7 @@ def test_read_only_views_from_the_wire_can_be_loaded() -> None:
 
 def test_conv2d_sees_each_frame_as_height_width_channel_and_gives_the_mean_over_the_frames() -> None:
     options = Conv2dOptions(channels=(2,), hidden=2, dropout=0.0)
-    encoder: Any = make_encoder(options, signal=Signal(channels=2, window=2, shape=(3, 4)))
+    encoder: Any = Conv2d(options, signal=Signal(channels=2, window=2, shape=(3, 4)))
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.zero_()
@@ -122,7 +122,7 @@ def test_the_encoders_of_sound_and_pictures_give_a_gradient_to_each_of_their_val
 
 
 def test_concat_is_the_bias_plus_the_mean_over_present_modalities() -> None:
-    rest = ConcatRest(width=2)
+    rest = ConcatRest(FusionOptions(width=2))
     with torch.no_grad():
         rest.bias.copy_(torch.tensor([1.0, -1.0]))
     values = torch.tensor([[[2.0, 4.0], [6.0, 0.0]]]).repeat(4, 1, 1)
@@ -133,7 +133,7 @@ def test_concat_is_the_bias_plus_the_mean_over_present_modalities() -> None:
 
 
 def test_attention_weighs_the_present_modalities_by_the_softmax_of_their_scores() -> None:
-    rest = AttentionRest(width=2)
+    rest = AttentionRest(FusionOptions(width=2))
     values = torch.tensor([[[3.0, 1.0], [1.0, 5.0]]]).repeat(3, 1, 1)
     scores = torch.tensor([[np.log(3.0), 0.0]], dtype=torch.float32).repeat(3, 1)  # weights 3/4 and 1/4
     present = torch.tensor([[True, True], [False, True], [False, False]])

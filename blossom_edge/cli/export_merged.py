@@ -1,0 +1,96 @@
+"""`blossom-edge export --merged`: a device's model of one task as one ONNX file, with code that uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from blossom_edge.cli.options import edge_folder
+from blossom_edge.cli.status import read_status
+from blossom_edge.client.held_model import HeldModel, read_device
+from blossom_edge.console.output import Output, format_bytes
+from blossom_edge.core.errors import ConfigError, StorageError
+from blossom_edge.durable import atomic_write
+from blossom_edge.export.merged import FACTS_KEY, export_merged, merged_modalities, model_facts, used_blocks
+
+PRIVATE_NOTE = "it holds private blocks of this device: who has the file has them"
+
+
+def write_merged(
+    out: Output, path: Path, *, task: str | None, device: str | None, data_dir: Path | None, federation: str | None
+) -> None:
+    """Write the model and say how it is used. The device's `join` may run.
+
+    Raises:
+        ConfigError: `usage`, `package-missing`; `nothing-found`: no such task.
+        StorageError: `nothing-found`: no device, or blocks that were never trained; `disk-failed`.
+        BlossomError: `export-failed`.
+    """
+    if path.is_dir():
+        raise ConfigError(
+            "usage", f"{path} is a folder, expected a file", hint=f"name one such as {path / 'model.onnx'}"
+        )
+    root = edge_folder(data_dir)
+    found = read_device(root / "devices" / read_status(root, device, joined=True)["device"], federation)
+    name = _task(found, task)
+    modalities = merged_modalities(found.federation, found.blocks, task=name)
+    used = used_blocks(found.federation, task=name, modalities=modalities)
+    if lacks := [str(block) for block in used if block in found.untrained]:
+        raise StorageError(
+            "nothing-found",
+            f"{found.device}: {', '.join(lacks)} have no trained values yet",
+            hint="wait for the end of a round; the own head of a personalize device goes into --bundle",
+        )
+    data = export_merged(found.federation, found.blocks, task=name, versions=found.versions)
+    atomic_write(path, data)
+    facts = model_facts(found.federation, task=name, modalities=modalities, versions=found.versions)
+    private = [str(block) for block in used if not found.federation.spec[block].leaves_device]
+    code = example_code(path.name, facts)
+    out.json({"file": str(path), "bytes": len(data), "device": found.device, "private": private, **facts, "code": code})
+    versions = ", ".join(f"{block} {version}" for block, version in facts["versions"].items())
+    out.line(f"wrote {path}, {format_bytes(len(data))}: task {name} of {found.device}")
+    out.line(f"shared blocks, by version: {versions or 'none'}")
+    out.line(f"private blocks: {', '.join(private) or 'none'}\n")
+    for line in code:
+        out.line(line)
+    if private:
+        out.note(PRIVATE_NOTE)
+
+
+def example_code(file: str, facts: dict[str, Any]) -> list[str]:
+    """Lines of Python that run a merged model on zeros, with onnxruntime and numpy alone."""
+    names = [modality["name"] for modality in facts["modalities"]]
+    lines = [
+        "import json, numpy as np, onnxruntime",
+        f"session = onnxruntime.InferenceSession({json.dumps(file)})",
+        f'facts = json.loads(session.get_modelmeta().custom_metadata_map["{FACTS_KEY}"])',
+        "inputs = {  # per channel (value - mean) / spread, as facts says",
+    ]
+    lines += [f"    {json.dumps(m['name'])}: np.zeros({_shape(m)}, np.float32)," for m in facts["modalities"]]
+    lines += [
+        f'    "present": np.array([{[True] * len(names)}]),  # {", ".join(names)}',
+        "}",
+        "(result,) = session.run(None, inputs)",
+    ]
+    if facts["type"] == "regression":
+        lines.append("print(result[0], facts['unit'])")
+    else:
+        lines.append("print(facts['classes'][result[0].argmax()], result[0].max())")
+    return lines
+
+
+def _shape(modality: dict[str, Any]) -> str:
+    width = len(modality["channels"])
+    for size in modality["shape"]:
+        width *= size
+    return f"(1, {modality['window']}, {width})"
+
+
+def _task(found: HeldModel, task: str | None) -> str:
+    known = ", ".join(found.tasks)
+    if task is None and len(found.tasks) > 1:
+        raise ConfigError("usage", f"{found.device} serves {known}", hint="choose one with --task")
+    if task is not None and task not in found.tasks:
+        raise ConfigError("nothing-found", f"{found.device} has no task {task!r}", hint=f"it serves {known or 'none'}")
+    return task or found.tasks[0]

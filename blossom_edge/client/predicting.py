@@ -1,0 +1,127 @@
+"""From windows to predictions in words: one generation of a model, one window at a time. Exchanges nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from blossom_edge.core.blocks import Array
+from blossom_edge.core.metrics import MetricSums, merge
+from blossom_edge.core.prediction import Prediction
+from blossom_edge.core.windows import WindowSet
+from blossom_edge.federation.schema import Federation, Task
+from blossom_edge.inference.chain import OnnxModel
+from blossom_edge.inference.generation import Generation, own_name, run_model
+from blossom_edge.inference.head import HeadValues
+from blossom_edge.inference.scoring import score
+
+KEPT_LATENCIES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInUse:
+    """What a window is predicted with, grabbed once: model, own heads by task, and the versions that are told.
+
+    versions: by block. own_versions: by task, of own heads; a prediction tells them under `head/TASK`. generation: its
+    number; 0 where there are none (a bundle).
+    """
+
+    model: OnnxModel
+    heads: Mapping[str, HeadValues]
+    versions: Mapping[str, int]
+    own_versions: Mapping[str, int]
+    generation: int = 0
+
+    @classmethod
+    def of(cls, generation: Generation) -> ModelInUse:
+        """That of a live model's generation."""
+        own = dict.fromkeys(generation.heads, generation.head_number)
+        return cls(generation.model, generation.heads, generation.shown(), own, generation.number)
+
+
+class Predictor:
+    """Predicts windows and keeps count: how many, how fast, and how well where they have a label.
+
+    span_s: seconds from the start of a window to its end. clock: seconds, for the latency.
+    """
+
+    def __init__(self, federation: Federation, *, span_s: float, clock: Callable[[], float]) -> None:
+        self.num_windows = 0
+        self.score: MetricSums = {}
+        """Over all labelled windows predicted so far: `TASK.accuracy` and so on, of the outputs that were used."""
+        self._federation, self._span_s, self._clock = federation, span_s, clock
+        self._latencies: deque[float] = deque(maxlen=KEPT_LATENCIES)
+
+    @property
+    def latency_ms(self) -> float | None:
+        """The median of the last windows."""
+        return float(np.median(self._latencies)) if self._latencies else None
+
+    def predict(self, used: ModelInUse, windows: WindowSet, *, uses_own: Mapping[str, bool]) -> list[Prediction]:
+        """What the model says of each window, by task; nothing for a task none of whose modalities is present.
+
+        uses_own: by task whether the own head is used where there is one (else it is).
+        """
+        found = []
+        for row in range(len(windows)):
+            found += self._predict_one(used, windows.take(np.array([row])), uses_own)
+        return found
+
+    def _predict_one(self, used: ModelInUse, window: WindowSet, uses_own: Mapping[str, bool]) -> list[Prediction]:
+        began = self._clock()
+        outputs = run_model(used.model, used.heads, window.inputs, window.present)
+        latency_ms = 1e3 * (self._clock() - began)
+        self._latencies.append(latency_ms)
+        self.num_windows += 1
+        chosen, own = used_outputs(outputs, uses_own)
+        start_s = float(window.times[0])
+        present = tuple(m for m, here in sorted(window.present.items()) if here[0])
+        predictions = []
+        for task, values in sorted(chosen.items()):
+            settings = self._federation.tasks[task]
+            if window.labelled(task)[0]:
+                self.score = merge([self.score, score(task, settings, values, window.labels[task])])
+            labels, confidence, value = words_of(settings, values[0])
+            predictions.append(
+                Prediction(
+                    number=self.num_windows,
+                    task=task,
+                    kind=settings.type,
+                    start_s=start_s,
+                    end_s=start_s + self._span_s,
+                    latency_ms=latency_ms,
+                    generation=used.generation,
+                    versions={**used.versions, **({f"head/{task}": used.own_versions[task]} if task in own else {})},
+                    present=present,
+                    labels=labels,
+                    confidence=confidence,
+                    value=value,
+                    unit=settings.unit,
+                    personal=task in own,
+                )
+            )
+        return predictions
+
+
+def used_outputs(outputs: Mapping[str, Array], uses_own: Mapping[str, bool]) -> tuple[dict[str, Array], set[str]]:
+    """The outputs used, by task, and the tasks among them that are the own head's."""
+    tasks = {name.partition(" ")[0] for name in outputs}
+    own = {t for t in tasks if own_name(t) in outputs and (uses_own.get(t, True) or t not in outputs)}
+    return {t: outputs[own_name(t) if t in own else t] for t in sorted(tasks)}, own
+
+
+def words_of(task: Task, outputs: Array) -> tuple[tuple[str, ...], float | None, float | None]:
+    """Classes, the confidence of the first, and the value that outputs (num_outputs,) of a task mean."""
+    if task.type == "regression":
+        return (), None, float(outputs[0])
+    logits = outputs.astype(np.float64)
+    if task.type == "classification":
+        shares = np.exp(logits - logits.max())
+        best = int(shares.argmax())
+        return (task.classes[best],), float(shares[best] / shares.sum()), None
+    probabilities = 1.0 / (1.0 + np.exp(-logits))
+    order = [int(i) for i in np.argsort(-probabilities, kind="stable") if probabilities[i] >= 0.5]
+    return tuple(task.classes[i] for i in order), (float(probabilities[order[0]]) if order else None), None

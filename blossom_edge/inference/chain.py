@@ -1,0 +1,237 @@
+"""The model of one device on onnxruntime: one session per block, joined as `models.BlockModel` joins its modules.
+
+Values never change after it is built: a new version of a block is a new model, which shares the sessions of the blocks
+that stayed. Never knows versions, files or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blossom_edge.core.blocks import Array, BlockId, Tensors
+from blossom_edge.core.errors import RemoteError
+from blossom_edge.core.names import Modality, TaskName
+from blossom_edge.federation.schema import Federation
+from blossom_edge.federation.skeletons import skeleton_digest
+from blossom_edge.federation.spec import embedding_width, encoder_id, fusion_id, head_id
+from blossom_edge.inference.runtime import CPU, DEFAULT_OPTIONS, RuntimeOptions, Session, make_session
+from blossom_edge.inference.single import MAX_TAILS, SingleWindow
+
+Mask = NDArray[np.bool_]
+Values = NDArray[np.float32]
+
+
+class OnnxModel:
+    """The given blocks of a federation, wired.
+
+    A modality counts for a task when its encoder and its part of the task's fusion are both here; a task is served
+    when its fusion, its head and at least one such modality are. Encoders alone serve no task, and embed.
+    """
+
+    def __init__(self, federation: Federation, sessions: Mapping[BlockId, Session]) -> None:
+        """Made by `build`."""
+        self.federation = federation
+        self.sessions: Mapping[BlockId, Session] = MappingProxyType(dict(sorted(sessions.items())))
+        self._wiring = {t: have for t in sorted(federation.tasks) if (have := self._modalities_of(t))}
+        self._widths = {
+            m: embedding_width(federation, encoder_id(m))
+            for m in sorted(federation.modalities)
+            if encoder_id(m) in sessions
+        }
+        signals = {m: federation.modalities[m].signal for m in self._widths}
+        self._shapes = {m: (signal.window, signal.width) for m, signal in signals.items()}
+        self._units = {t: (s.spread, s.mean) for t, s in federation.tasks.items() if s.type == "regression"}
+        self._plans: dict[tuple[str, ...], tuple[dict[str, tuple[str, ...]], tuple[str, ...]]] = {}
+        on_cpu = all(session.provider == CPU for session in sessions.values())
+        self._single = SingleWindow(federation, self.sessions, self._widths) if on_cpu else None
+
+    @classmethod
+    def build(
+        cls,
+        federation: Federation,
+        blocks: Mapping[BlockId, Tensors],
+        skeletons: Callable[[str], bytes | None],
+        *,
+        options: RuntimeOptions = DEFAULT_OPTIONS,
+        reuse: OnnxModel | None = None,
+        changed: Collection[BlockId] | None = None,
+    ) -> OnnxModel:
+        """Make the sessions of `blocks`, with the graphs that `skeletons` has by digest.
+
+        With `reuse` and `changed`, blocks that are not in `changed` take their session from `reuse` (if it has them,
+        and is of the same federation); `reuse` goes on working.
+
+        Raises:
+            ConfigError: `package-missing`, `runtime-too-old`.
+            RemoteError: `skeleton-missing`; `skeleton-invalid`; `block-invalid`, also for a block that the federation
+                does not have.
+        """
+        old = reuse.sessions if reuse is not None and reuse.federation.digest == federation.digest else {}
+        kept = {b: s for b, s in old.items() if changed is not None and b not in changed}
+        sessions = {
+            block: kept[block] if block in kept else _session(federation, block, tensors, skeletons, options)
+            for block, tensors in blocks.items()
+        }
+        return cls(federation, sessions)
+
+    @property
+    def blocks(self) -> tuple[BlockId, ...]:
+        """The blocks that it is made of, sorted."""
+        return tuple(self.sessions)
+
+    @property
+    def tasks(self) -> tuple[TaskName, ...]:
+        """The tasks that these blocks can serve, sorted."""
+        return tuple(TaskName(t) for t in self._wiring)
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities that have an encoder here, sorted."""
+        return tuple(Modality(m) for m in self._widths)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What computes, sorted: usually the CPU alone."""
+        return tuple(sorted({session.provider for session in self.sessions.values()}))
+
+    def task_modalities(self, task: str) -> tuple[str, ...]:
+        """The modalities that count for a task here, sorted."""
+        return self._wiring.get(task, ())
+
+    def embed(self, inputs: Mapping[str, Array], present: Mapping[str, Mask]) -> dict[str, Values]:
+        """The embeddings of every modality of this model, (n, width) each; rows where it is absent are zeros.
+
+        inputs: modality -> (n, time, width); present: modality -> (n,) bool; a modality that is missing in either is
+        absent in all rows. An encoder runs on the rows that have its modality, and not at all when none has.
+
+        Raises:
+            ValueError: a window of another shape than the federation's.
+            RemoteError: `skeleton-invalid`: onnxruntime failed on it.
+        """
+        there = self._there(inputs, present)
+        given = {m: self._window(m, inputs[m]) for m in there}
+        num = _rows(present)
+        if num == 1 and self._single is not None:
+            found = self._single.embed(given)
+        else:
+            found = {m: self._encode(m, window, present[m]) for m, window in given.items()}
+        return {m: found[m] if m in found else np.zeros((num, width), np.float32) for m, width in self._widths.items()}
+
+    def outputs(
+        self,
+        inputs: Mapping[str, Array],
+        present: Mapping[str, Mask],
+        embeddings: Mapping[str, Array] | None = None,
+    ) -> dict[str, Values]:
+        """The outputs of each served task: (n, class) logits, or for a regression (n, 1) in the task's unit.
+
+        A task of which no window has a modality is left out; a single row without any gives what the fusion makes of
+        nothing. `embeddings`, if they are known, are those of `embed` for the same windows.
+
+        Raises:
+            ValueError: a window of another shape than the federation's.
+            RemoteError: `skeleton-invalid`: onnxruntime failed on it.
+        """
+        wired, needed = self._plan(self._there(inputs, present))
+        known = None if embeddings is None else {m: embeddings[m] for m in needed}
+        if self._single is not None and _rows(present) == 1:
+            windows = {m: self._window(m, inputs[m]) for m in needed} if known is None else {}
+            raw = self._single.outputs(windows, known or {}, wired)
+        else:
+            if known is None:
+                known = {m: self._encode(m, self._window(m, inputs[m]), present[m]) for m in needed}
+            raw = {task: self._task(task, have, known, present) for task, have in wired.items()}
+        for task, (spread, mean) in self._units.items():
+            if task in raw:
+                raw[task] = raw[task] * spread + mean
+        return raw
+
+    def _there(self, inputs: Mapping[str, Array], present: Mapping[str, Mask]) -> tuple[str, ...]:
+        """The modalities of this model that at least one row has, sorted."""
+        return tuple(m for m in self._widths if m in inputs and m in present and _any(present[m]))
+
+    def _plan(self, there: tuple[str, ...]) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+        """Task -> its modalities among `there`, tasks without any left out; and all of these modalities, sorted."""
+        plan = self._plans.get(there)
+        if plan is None:
+            wired = {t: have for t, all_of in self._wiring.items() if (have := tuple(m for m in all_of if m in there))}
+            plan = wired, tuple(sorted({m for have in wired.values() for m in have}))
+            if len(self._plans) < MAX_TAILS:
+                self._plans[there] = plan
+        return plan
+
+    def _encode(self, modality: str, window: Array, present: Mask) -> Values:
+        encoder = self.sessions[encoder_id(modality)]
+        if present.all():
+            return _first(encoder.run({"window": np.ascontiguousarray(window, np.float32)}))
+        embedding = np.zeros((len(present), self._widths[modality]), np.float32)
+        embedding[present] = encoder.run({"window": np.ascontiguousarray(window[present], np.float32)})[0]
+        return embedding
+
+    def _task(
+        self, task: str, have: tuple[str, ...], embeddings: Mapping[str, Array], present: Mapping[str, Mask]
+    ) -> Values:
+        parts = []
+        for modality in have:
+            part = self.sessions[fusion_id(task, modality)]
+            embedding = np.ascontiguousarray(embeddings[modality], np.float32)
+            parts.append(dict(zip(part.outputs, part.run({"embedding": embedding}), strict=True)))
+        feeds = {
+            "values": np.stack([part["value"] for part in parts], axis=1),
+            "scores": np.stack([part["score"] for part in parts], axis=1),
+            "present": np.stack([present[m] for m in have], axis=1),
+        }
+        fused = self.sessions[fusion_id(task)].run(feeds)[0]
+        return _first(self.sessions[head_id(task)].run({"fused": fused}))
+
+    def _window(self, modality: str, window: Array) -> Array:
+        if window.shape[1:] != self._shapes[modality]:
+            time, width = self._shapes[modality]
+            raise ValueError(f"windows of {modality}: found {window.shape}, expected (n, {time}, {width})")
+        return window
+
+    def _modalities_of(self, task: str) -> tuple[str, ...]:
+        if fusion_id(task) not in self.sessions or head_id(task) not in self.sessions:
+            return ()
+        return tuple(
+            m
+            for m in self.federation.task_modalities(task)
+            if encoder_id(m) in self.sessions and fusion_id(task, m) in self.sessions
+        )
+
+
+def _session(
+    federation: Federation,
+    block: BlockId,
+    tensors: Tensors,
+    skeletons: Callable[[str], bytes | None],
+    options: RuntimeOptions,
+) -> Session:
+    if block not in federation.spec:
+        raise RemoteError(f"{block}: no block of federation {federation.name}", error_id="block-invalid")
+    digest = skeleton_digest(federation, block)
+    skeleton = skeletons(digest)
+    if skeleton is None:
+        raise RemoteError(
+            f"{block}: its graph {digest[:12]} is not on this machine",
+            error_id="skeleton-missing",
+            hint="the gateway sends it if it has it: blossom-aggregator federations add-skeleton",
+        )
+    return make_session(skeleton, federation.spec[block], tensors, digest=digest, options=options)
+
+
+def _rows(present: Mapping[str, Mask]) -> int:
+    return len(next(iter(present.values()))) if present else 0
+
+
+def _any(mask: Mask) -> bool:
+    """`mask.any()`, which takes a microsecond even of a single value."""
+    return bool(mask[0]) if len(mask) == 1 else bool(mask.any())
+
+
+def _first(found: list[NDArray[np.float32]]) -> Values:
+    return found[0]
