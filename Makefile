@@ -6,7 +6,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean install FORCE
+.PHONY: help demo test lint format skeletons clean install FORCE
 .DELETE_ON_ERROR:
 
 PYTHON ?=
@@ -59,6 +59,9 @@ format: $(VENV)/.dev ## format all files and apply the safe fixes
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
 
+skeletons: $(VENV)/.dev ## export the ONNX graphs of the presets' blocks again
+	@$(PY) -m blossom_edge.export.presets
+
 install: $(VENV)/.dev ## set everything up, run nothing
 
 clean: ## remove .venv and all that was made
@@ -106,9 +109,9 @@ $(VENV)/.demo: $(VENV)/.torch pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo pyproject.toml
-	@echo "installing the tools of the tests (about 60 MB) and the drivers' packages (170 MB on disk, most of it OpenCV)"
+	@echo "installing the tools of the tests (about 60 MB), onnxruntime and the ONNX exporter (125 MB on disk) and the drivers' packages (170 MB on disk, most of it OpenCV)"
 	@touch $(VENV)/.cut
-	@$(PIP) install -qq -e ".[torch,gateway,dev]"
+	@$(PIP) install -qq -e ".[torch,gateway,onnx,export,dev]"
 	@$(PIP) install -qq -e ".[hil]" 2>$(VENV)/hil.log || \
 	  echo "not all of the drivers' packages can be installed here (see $(VENV)/hil.log): their tests are skipped"
 	@rm $(VENV)/.cut

@@ -12,11 +12,13 @@ from importlib.metadata import version
 from typing import Any
 
 from amqtt.broker import Broker as AmqttBroker
-from amqtt.contexts import BrokerConfig, ListenerConfig
+from amqtt.contexts import Action, BrokerConfig, ListenerConfig
 from amqtt.errors import AMQTTError
+from amqtt.session import Session
 
 from aggregator.broker.access import Login
 from blossom_edge.core.errors import LinkError
+from blossom_edge.transport import topics
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,27 @@ START_S = 10.0
 STOP_S = 10.0
 
 _PLUGINS = "aggregator.broker.amqtt_plugins"
+
+
+class _Broker(AmqttBroker):  # type: ignore[misc]  # amqtt comes without types
+    """amqtt, but what is retained goes only to who subscribed to it and may read it.
+
+    amqtt 0.12 sends every client that connects all that is retained and that anybody subscribed to, and asks no access
+    list; and a client that subscribes meanwhile breaks the connection of the first.
+    """
+
+    async def _publish_retained_messages_for_subscription(
+        self, subscription: tuple[str, int], session: Session
+    ) -> None:
+        topic_filter, qos = subscription
+        if all(s.client_id != session.client_id for s, _ in self._subscriptions.get(topic_filter, ())):
+            return
+        handler = self._get_handler(session)
+        found = [r for r in self._retained_messages.values() if topics.matches(topic_filter, r.topic)]
+        allowed = [r for r in found if await self._topic_filtering(session, r.topic, Action.RECEIVE)]
+        if handler is not None:
+            sending = (handler.mqtt_publish(r.topic, r.data, min(qos, r.qos or qos), retain=True) for r in allowed)
+            await asyncio.gather(*sending)
 
 
 class AmqttServer:
@@ -83,7 +106,7 @@ class AmqttServer:
     async def _serve(self) -> None:
         self._loop, self._goodbye = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(_on_loop_error)
-        broker = AmqttBroker(self._config, loop=self._loop)
+        broker = _Broker(self._config, loop=self._loop)
         await broker.start()
         self._ready.set()
         await self._goodbye.wait()

@@ -24,8 +24,8 @@ federations = LazyGroup(
         "list": (f"{HERE}:list_command", "List the presets."),
         "show": (f"{HERE}:show", "Show a federation: modalities, tasks, blocks and their visibility."),
         "validate": (f"{HERE}:validate", "Check federation files and name each fault."),
-        "skeletons": (f"{HERE}:skeletons", "List the ONNX skeletons that devices without torch can get here."),
-        "add-skeleton": (f"{HERE}:add_skeleton", "Add skeletons of an own model, exported where torch is."),
+        "skeletons": (f"{HERE}:skeletons", "List the ONNX skeletons for devices without torch."),
+        "add-skeleton": (f"{HERE}:add_skeleton", "Add skeletons exported where torch is."),
     },
 )
 
@@ -130,7 +130,7 @@ def skeletons(out: Output, name: str | None, data_dir: Path | None) -> None:
 @command(
     "add-skeleton",
     has_json=True,
-    example="blossom-aggregator federations add-skeleton exported/*.onnx --data-dir gateway/",
+    example="blossom-aggregator federations add-skeleton out/*.onnx --data-dir gateway/",
 )
 @click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--federation", "name", metavar="NAME", help="A preset or a file; default: the data folder's own.")

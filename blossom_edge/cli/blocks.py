@@ -108,7 +108,7 @@ def list_blocks(out: Output, device: str | None, federation_name: str | None, da
     out.line()
     out.table(
         [(r["block"], r["in_use"], r["previous"], r["newest"], _note(r)) for r in rows_json],
-        ["block", "in use", "before", "newest", ""],
+        ["block", "in use", "before", "newest", "note"],
     )
     for refused in state.refused:
         out.line(f"\n{refused.key} version {refused.used.version} was refused ({refused.by}): {refused.reason}")

@@ -14,10 +14,10 @@ from blossom_edge.core.errors import ConfigError
 _ONLY = {
     "--skeletons": ("sets", "everything"),
     "--merged": ("task", "device", "data_dir"),
-    "--bundle": ("device", "data_dir"),
+    "--bundle": ("device", "data_dir", "profile", "shared_only"),
 }
 """The options that belong to each kind of export; --federation goes with all."""
-_FLAGS = {"sets": "--set", "everything": "--all", "task": "--task", "device": "--id", "data_dir": "--data-dir"}
+_FLAGS = {"sets": "--set", "everything": "--all", "device": "--id"}
 
 
 @command(
@@ -41,6 +41,8 @@ _FLAGS = {"sets": "--set", "everything": "--all", "task": "--task", "device": "-
 @click.option("--all", "everything", is_flag=True, help="--skeletons: also those that come with this package.")
 @click.option("--task", metavar="TASK", help="--merged: which task, if there are several.")
 @click.option("--id", "device", metavar="ID", help="Which device, if several joined from this folder.")
+@click.option("--profile", metavar="NAME|FILE", help="--bundle: what the device joined with, if it is not found.")
+@click.option("--shared-only", is_flag=True, help="--bundle: leave private blocks and own heads out.")
 @data_dir_option
 def export(
     out: Output,
@@ -53,6 +55,8 @@ def export(
     task: str | None,
     device: str | None,
     data_dir: Path | None,
+    profile: str | None,
+    shared_only: bool,
 ) -> None:
     """Export blocks as ONNX: skeletons, one file, or a bundle.
 
@@ -64,11 +68,21 @@ def export(
     if len(given) != 1:
         found = " and ".join(given) or "none"
         raise ConfigError("usage", f"found {found}, expected one of --skeletons, --merged and --bundle")
-    options = {"sets": sets, "everything": everything, "task": task, "device": device, "data_dir": data_dir}
+    options = {
+        "sets": sets,
+        "everything": everything,
+        "task": task,
+        "device": device,
+        "data_dir": data_dir,
+        "profile": profile,
+        "shared_only": shared_only,
+    }
     for name, value in options.items():
         if value and name not in _ONLY[given[0]]:
             where = " and ".join(kind for kind, names in _ONLY.items() if name in names)
-            raise ConfigError("usage", f"{_FLAGS[name]} goes with {where}, not with {given[0]}")
+            raise ConfigError(
+                "usage", f"{_FLAGS.get(name) or '--' + name.replace('_', '-')} goes with {where}, not with {given[0]}"
+            )
     if skeletons is not None:
         from blossom_edge.cli.export_skeletons import export_skeletons
 
@@ -82,4 +96,12 @@ def export(
     elif bundle is not None:
         from blossom_edge.cli.export_bundle import export_bundle
 
-        export_bundle(out, bundle, device=device, data_dir=data_dir, federation=federation)
+        export_bundle(
+            out,
+            bundle,
+            device=device,
+            data_dir=data_dir,
+            federation=federation,
+            profile=profile,
+            shared_only=shared_only,
+        )

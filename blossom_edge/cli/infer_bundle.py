@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from blossom_edge.core.errors import ConfigError
+from blossom_edge.core.errors import BlossomError, ConfigError
 
 if TYPE_CHECKING:
     from blossom_edge.federation.schema import Federation
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class BundleModel(NamedTuple):
-    """A bundle, ready to run: `ModelInUse(found.model, found.heads, found.versions)` is what a `Predictor` takes.
+    """A bundle, ready to run; a `ModelInUse` for a `Predictor` is made of it.
 
     heads: an own head is there because the device uses it, so it goes before the blocks' output. tasks: those that it
     can serve, sorted: by its blocks, or by an own head on its encoders. versions: by block, and of an own head under
@@ -37,22 +37,26 @@ def open_bundle_model(path: Path, options: RuntimeOptions | None = None) -> Bund
     """Read a bundle, check it, and make a session of each block.
 
     Raises:
-        ConfigError: `nothing-found`, `bundle-invalid`; `federation-mismatch`: its profile does not give the windows
-            that its federation wants; `package-missing`, `runtime-too-old`: onnxruntime.
-        RemoteError: `skeleton-invalid`: onnxruntime itself refuses a graph.
+        ConfigError: `nothing-found`; `bundle-invalid`, also for a profile that does not give the windows of the
+            federation, and for a graph that onnxruntime refuses; `package-missing`, `runtime-too-old`: onnxruntime.
     """
     from blossom_edge.client.fit import check_fit
     from blossom_edge.inference.bundle import read_bundle
     from blossom_edge.inference.chain import OnnxModel
     from blossom_edge.inference.runtime import RuntimeOptions
+    from blossom_edge.inference.sealed_zip import EXPORT_AGAIN, invalid
     from firmware_profiles.schema import Profile
 
     bundle = read_bundle(path)
     profile = Profile.model_validate(dict(bundle.profile))
-    check_fit(profile, bundle.federation)
-    model = OnnxModel.build(
-        bundle.federation, bundle.blocks, bundle.skeleton, options=options if options is not None else RuntimeOptions()
-    )
+    options = options if options is not None else RuntimeOptions()
+    try:
+        check_fit(profile, bundle.federation)
+        model = OnnxModel.build(bundle.federation, bundle.blocks, bundle.skeleton, options=options)
+    except BlossomError as error:
+        if error.error_id in ("package-missing", "runtime-too-old"):
+            raise
+        raise invalid(str(path), str(error), hint=EXPORT_AGAIN) from None
     tasks = tuple(sorted({*model.tasks, *bundle.heads} & set(bundle.tasks)))
     if not tasks:
         found = ", ".join(map(str, sorted(bundle.blocks)))

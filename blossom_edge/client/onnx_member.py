@@ -16,7 +16,7 @@ import numpy as np
 
 from blossom_edge.client.actions import Held
 from blossom_edge.client.learner import Taken
-from blossom_edge.client.own_head import fit_heads
+from blossom_edge.client.own_head import MORE_STEPS, NEW_STEPS, fit_heads
 from blossom_edge.client.predicting import ModelInUse, Predictor
 from blossom_edge.client.roles import used_blocks
 from blossom_edge.codec.skeleton_file import check_skeleton
@@ -151,8 +151,6 @@ class OnnxMember:
                 self._num_early += len(self._collector.fresh())
             return []
         fresh = self._collector.fresh()
-        if not len(fresh):
-            return []
         predictions = self._predictor.predict(ModelInUse.of(live.current), fresh, uses_own=self._uses_own)
         self._recent.extend(fresh.take(np.array([row])) for row in range(max(0, len(fresh) - RECENT), len(fresh)))
         self._prove(live, len(fresh), now)
@@ -205,11 +203,12 @@ class OnnxMember:
 
     def _make_heads(self, model: OnnxModel, before: Mapping[str, HeadValues]) -> Mapping[str, HeadValues] | None:
         """Own heads fitted to these encoders; None for the role `infer`."""
-        if self.role != "personalize":
-            return None
+        return self._fit(model, before, steps=NEW_STEPS) if self.role == "personalize" else None
+
+    def _fit(self, model: OnnxModel, before: Mapping[str, HeadValues], *, steps: int) -> Mapping[str, HeadValues]:
         self._learned_at = self._collector.num_seen()
         windows = self._collector.train()
-        return fit_heads(self.federation, self._tasks, model, before, windows=windows, seed=self._seed)
+        return fit_heads(self.federation, self._tasks, model, before, windows=windows, seed=self._seed, steps=steps)
 
     def _learn(self, live: LiveModel) -> None:
         """Fit the own heads again when enough labelled windows have come since."""
@@ -217,7 +216,7 @@ class OnnxMember:
             return
         if self._collector.num_seen() - self._learned_at < NEW_WINDOWS:
             return
-        heads = self._make_heads(live.current.model, live.current.heads)
+        heads = self._fit(live.current.model, live.current.heads, steps=MORE_STEPS)
         if heads:
             live.adopt_heads(heads)
             self._choose_heads()

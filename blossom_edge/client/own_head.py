@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -14,8 +15,13 @@ from blossom_edge.inference.chain import OnnxModel
 from blossom_edge.inference.features import head_features
 from blossom_edge.inference.head import HeadValues, fit_head
 
-EPOCHS = 20
 HIDDEN = 64
+BATCH = 32
+NEW_STEPS = 1200
+"""Optimiser steps on features that moved, from new encoders: with fewer a warm head lags behind the old pair."""
+MORE_STEPS = 200
+"""Steps when only windows were added."""
+MOST_EPOCHS = 200
 MIN_LABELLED = 10
 """Fewer labelled windows than this: no own head yet."""
 
@@ -30,10 +36,12 @@ def fit_heads(
     *,
     windows: WindowSet,
     seed: int,
+    steps: int = NEW_STEPS,
 ) -> dict[str, HeadValues]:
     """A head for each task with enough labels, each warm from the one `before`; others stay as they were.
 
-    A regression's labels are learned in units of the task's spread, as the shared heads give them.
+    steps: of the optimiser, in whole passes over the windows. A regression's labels are learned in units of the task's
+    spread, as the shared heads give them.
     """
     heads = dict(before)
     if not len(windows):
@@ -51,14 +59,17 @@ def fit_heads(
         labels = windows.labels[task][usable]
         if settings.type == "regression":
             labels = (labels - settings.mean) / settings.spread
+        features, old = head_features(embeddings, windows.present, modalities)[usable], heads.get(task)
         fit = fit_head(
-            head_features(embeddings, windows.present, modalities)[usable],
+            features,
             labels,
             task_type=settings.type,
             num_outputs=settings.num_outputs,
-            head=heads.get(task),
+            head=old
+            if old is not None and old.fits(num_features=features.shape[1], num_outputs=settings.num_outputs)
+            else None,
             hidden=HIDDEN,
-            epochs=EPOCHS,
+            epochs=min(MOST_EPOCHS, math.ceil(steps / math.ceil(int(usable.sum()) / BATCH))),
             seed=seed,
         )
         heads[task] = fit.head

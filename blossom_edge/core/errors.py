@@ -35,6 +35,7 @@ ERROR_IDS: dict[str, str] = {
     "settings-invalid": "a gateway setting or a flag is wrong",
     "replay-invalid": "a recording cannot be read",
     "bundle-invalid": "a bundle is damaged or not what it says",
+    "export-failed": "a block cannot be made into ONNX, or computes something else there",
     "package-missing": "an optional package is not installed",
     "runtime-too-old": "onnxruntime is older than what skeletons need",
     "head-invalid": "a personal head is damaged, or does not fit the features or labels",

@@ -8,6 +8,7 @@ parameter (a transposition, the reordering of the gates of a GRU) is folded by o
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import math
 import warnings
@@ -96,9 +97,7 @@ def export_graph(module: Any, ports: Ports, *, what: str, optimize: bool = False
                 dynamic_shapes=(shapes,) if takes_many else shapes,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(error).__name__
-        raise BlossomError("export-failed", f"{what}: torch cannot export it: {reason}", hint=_HINT) from error
+        raise BlossomError("export-failed", f"{what}: torch cannot export it: {_reason(error)}", hint=_HINT) from error
     if program is None:
         raise BlossomError("export-failed", f"{what}: torch exported nothing", hint=_HINT)
     return program.model
@@ -134,6 +133,14 @@ def export_failed(spec: BlockSpec, why: str) -> BlossomError:
 
 
 _HINT = "blossom_edge.testing.block_types checks a block type step by step"
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what torch's exporter stumbled over; around it are pages about how to debug torch."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def _derived(model: Any, parameters: set[str]) -> set[str]:
@@ -244,15 +251,16 @@ def _value_info(port: Port) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's warnings and log lines to itself: what matters is raised, or seen by the checks."""
+    """Keep what the exporter warns, logs and prints to itself: what matters is raised, or seen by the checks."""
     loggers = [logging.getLogger(name) for name in _CHATTER]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            yield
+            with contextlib.redirect_stderr(io.StringIO()):
+                yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from blossom_edge.core.blocks import Array
 from blossom_edge.core.windows import WindowSet
-from blossom_edge.federation.schema import Task
+from blossom_edge.federation.schema import Federation, Task
 
 MAX_WINDOWS = 64
 """Windows that are run: each once by the old and once by the new model, 0.2 s in all on a slow board."""
@@ -163,6 +163,15 @@ def _run(predict: Predict, windows: WindowSet, row: int) -> Outputs:
     inputs = {m: values[row : row + 1] for m, values in windows.inputs.items()}
     found = predict(inputs, {m: shown[row : row + 1] for m, shown in windows.present.items()})
     return {name: values[0] for name, values in found.items() if len(values)}
+
+
+def blank(federation: Federation) -> WindowSet:
+    """One window of zeros with all modalities, for a device that has none yet: the outputs must be finite at least."""
+    inputs: dict[str, Array] = {
+        name: np.zeros((1, modality.window, modality.width), np.float32)
+        for name, modality in federation.modalities.items()
+    }
+    return WindowSet(inputs, {m: np.ones(1, dtype=np.bool_) for m in inputs}, {}, np.zeros(1))
 
 
 def _newest(windows: WindowSet, count: int) -> NDArray[np.int_]:

@@ -21,6 +21,9 @@ from blossom_edge.federation.spec import embedding_width, encoder_id, fusion_id,
 from blossom_edge.inference.runtime import CPU, DEFAULT_OPTIONS, RuntimeOptions, Session, make_session
 from blossom_edge.inference.single import MAX_TAILS, SingleWindow
 
+AT_ONCE = 32
+"""So many windows go through an encoder together: what it works with then stays in a megabyte or two."""
+
 Mask = NDArray[np.bool_]
 Values = NDArray[np.float32]
 
@@ -165,11 +168,11 @@ class OnnxModel:
         return plan
 
     def _encode(self, modality: str, window: Array, present: Mask) -> Values:
-        encoder = self.sessions[encoder_id(modality)]
-        if present.all():
-            return _first(encoder.run({"window": np.ascontiguousarray(window, np.float32)}))
+        encoder, rows = self.sessions[encoder_id(modality)], np.flatnonzero(present)
         embedding = np.zeros((len(present), self._widths[modality]), np.float32)
-        embedding[present] = encoder.run({"window": np.ascontiguousarray(window[present], np.float32)})[0]
+        for start in range(0, len(rows), AT_ONCE):
+            some = rows[start : start + AT_ONCE]
+            embedding[some] = encoder.run({"window": np.ascontiguousarray(window[some], np.float32)})[0]
         return embedding
 
     def _task(

@@ -89,15 +89,25 @@ def run_model(
 ) -> dict[str, Array]:
     """Outputs of `n` windows by name, (n, outputs) each: `TASK` by the shared blocks, `own_name(TASK)` by own heads.
 
-    Each encoder runs once for all of them. A head that was fitted to other encoders than these is left out.
+    Each encoder runs once for all of them. An own head sees the modalities of its task that have an encoder here, and
+    gives a regression in units of the task's spread; here its value is in the task's unit. One that was fitted to other
+    encoders than these is left out, and so is a task none of whose modalities is present in any window.
     """
     embeddings = model.embed(inputs, present)
     found: dict[str, Array] = dict(model.outputs(inputs, present, embeddings))
-    if heads:
-        from blossom_edge.inference.features import head_features
-        from blossom_edge.inference.head import apply_head
+    if not heads:
+        return found
+    from blossom_edge.inference.features import head_features
+    from blossom_edge.inference.head import apply_head
 
-        features = head_features(embeddings, present, model.modalities)
-        width = features.shape[1]
-        found |= {own_name(t): apply_head(head, features) for t, head in heads.items() if head.num_features == width}
+    for task, head in heads.items():
+        settings = model.federation.tasks[task]
+        modalities = [m for m in model.federation.task_modalities(task) if m in embeddings]
+        if not any(m in present and present[m].any() for m in modalities):
+            continue
+        features = head_features(embeddings, present, modalities)
+        if head.num_features == features.shape[1]:
+            values = apply_head(head, features)
+            in_unit = settings.type == "regression"
+            found[own_name(task)] = values * settings.spread + settings.mean if in_unit else values
     return found

@@ -32,7 +32,7 @@ from blossom_edge.inference.scoring import labelled_rows
 __all__ = ["Fit", "HeadValues", "apply_head", "fit_head", "head_from_bytes", "head_to_bytes", "loss_and_gradients"]
 
 BATCH = 32
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 5e-3
 WEIGHT_DECAY = 1e-2
 """Decoupled (AdamW), on weights: a head of thousands of values learns from tens to hundreds of windows."""
 _BETAS, _EPSILON = (0.9, 0.999), 1e-8
@@ -227,17 +227,20 @@ class _Flat:
 
 @dataclass(frozen=True, slots=True)
 class _Scales:
-    """Mean and spread of features and of a regression's labels; a head can be moved in and out without loss."""
+    """Mean and spread of features and of a regression's labels; a head can be moved in and out without loss.
+
+    All features have one spread: one for each would make the noise of a feature that hardly moves as loud as the rest.
+    """
 
     mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    spread: float
     centre: float
     scale: float
 
     @classmethod
     def of(cls, x: Values, y: NDArray[Any], task_type: str) -> _Scales:
-        mean, spread = x.mean(axis=0, dtype=np.float64), x.std(axis=0, dtype=np.float64)
-        spread[spread < 1e-6 * np.maximum(1.0, np.abs(mean))] = 1.0  # a constant: a modality that is always there
+        mean = x.mean(axis=0, dtype=np.float64)
+        spread = float(np.sqrt(np.square(x - mean).mean())) or 1.0
         if task_type != "regression":
             return cls(mean, spread, 0.0, 1.0)
         return cls(mean, spread, float(y.mean(dtype=np.float64)), float(y.std(dtype=np.float64)) or 1.0)

@@ -6,7 +6,6 @@ One thread exchanges; any may predict: it takes `current` once per window. Knows
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -19,10 +18,10 @@ from blossom_edge.console.logs import log_event
 from blossom_edge.core.blocks import Array, BlockId, BlockKey, Tensors
 from blossom_edge.core.errors import BlossomError, ConfigError, RemoteError, StorageError
 from blossom_edge.federation.schema import Federation
-from blossom_edge.inference.canary import CanaryWindows, judge, observe
+from blossom_edge.inference.canary import CanaryWindows, blank, judge, observe
 from blossom_edge.inference.generation import Generation, Received, Swap, Used, own_name, run_model
 from blossom_edge.inference.model_folder import ORDERS, ModelFolder, read_block
-from blossom_edge.inference.model_state import Kept, ModelState
+from blossom_edge.inference.model_state import CRASH_LOOP, Kept, ModelState
 from blossom_edge.inference.orders import Order, Orders
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class LiveModel:
         self._orders = Orders(folder.path / ORDERS)
         started = folder.state.start(boot, stamp=self._stamp())
         if started.number != folder.state.number:
-            self._log("model-rolled-back", started.refused[-1].reason, generation=started.number)
+            self._log("model-rolled-back", CRASH_LOOP, generation=started.number)
         folder.write(started)
         self._take_up()
 
@@ -113,7 +112,7 @@ class LiveModel:
         """Use the versions held that are new, neither pinned away nor refused before; all of them or none that works.
 
         A block whose bytes cannot be used is left out (and refused), the others are tried without it. Any failure
-        leaves the model in use as it is.
+        leaves the model in use as it is. `held` has the bytes of the hashes that it names: the download saw to that.
 
         Raises:
             ConfigError: `package-missing`, `runtime-too-old`.
@@ -217,7 +216,8 @@ class LiveModel:
 
     def proved(self) -> None:
         """The generation in use has worked: after some predictions, or for some time. Raises StorageError."""
-        self.folder.write(self.folder.state.prove())
+        if self.folder.state.trial is not None:
+            self.folder.write(self.folder.state.prove())
 
     def ended(self) -> None:
         """The process ends as it should, so this start was no crash. Raises StorageError."""
@@ -296,9 +296,6 @@ class LiveModel:
         for key, version in sorted(received.items()):
             block, began = self._blocks[key], self._clock()
             try:
-                if hashlib.sha256(version.data).hexdigest() != version.sha256:
-                    what = f"{key} version {version.version}: its bytes do not have the hash that was announced"
-                    raise RemoteError(what, error_id="block-invalid")
                 others: dict[BlockId, Tensors] = {} if model is None else {b: {} for b in model.blocks}
                 model = build(
                     self._federation,
@@ -323,15 +320,16 @@ class LiveModel:
     def _try(self, model: OnnxModel, heads: Heads, stored: CanaryWindows) -> str:
         """Why the candidate is not to be used; empty if it may be."""
         now, run = self.current, self._run
+        windows = stored.windows if len(stored) else blank(self._federation)
         old, new = observe(
             None if now is None else lambda inputs, present: run(now.model, now.heads, inputs, present),
             lambda inputs, present: run(model, heads, inputs, present),
-            stored.windows,
+            windows,
             clock=self._clock,
         )
         tasks = self._federation.tasks
         names = {task: task for task in tasks} | {own_name(task): task for task in tasks}
-        return judge(old, new, stored.windows, tasks, names)
+        return judge(old, new, windows, tasks, names)
 
     def _exchange(self, new: Mapping[BlockKey, Received], model: OnnxModel, heads: Heads) -> None:
         state, now = self.folder.state, self.current

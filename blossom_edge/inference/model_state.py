@@ -22,7 +22,7 @@ MAX_REFUSED = 64
 """The newest refusals that are kept; older versions are not offered any more."""
 MAX_STARTS = 3
 """Starts that may end without proof before the generation before is restored."""
-PROOF = "10 predictions"
+CRASH_LOOP = f"crash loop: {MAX_STARTS} starts without 10 predictions"
 _SHA = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -197,8 +197,7 @@ class ModelState:
         if self.trial is None or boot in self.trial.boots:
             return self
         if len(self.trial.boots) >= MAX_STARTS:
-            reason = f"crash loop: {MAX_STARTS} starts without {PROOF}"
-            return self.give_up(reason, by="crash-loop", boots=(boot,), stamp=stamp)
+            return self.give_up(CRASH_LOOP, by="crash-loop", boots=(boot,), stamp=stamp)
         return replace(self, trial=replace(self.trial, boots=(*self.trial.boots, boot)))
 
     def prove(self) -> ModelState:

@@ -49,16 +49,13 @@ class Session:
     those that it gives; `provider` computes what it can, the CPU the rest.
     """
 
-    __slots__ = ("_errors", "_label", "_session", "_values", "inputs", "outputs", "provider")
+    __slots__ = ("_errors", "_label", "_session", "inputs", "outputs", "provider")
 
-    def __init__(
-        self, session: Any, values: tuple[Any, ...], *, label: str, errors: tuple[type[Exception], ...]
-    ) -> None:
+    def __init__(self, session: Any, *, label: str, errors: tuple[type[Exception], ...]) -> None:
         self.inputs = tuple(str(i.name) for i in session.get_inputs())
         self.outputs = tuple(str(o.name) for o in session.get_outputs())
         self.provider = str(session.get_providers()[0])
         self._session = session
-        self._values = values
         self._label = label
         self._errors = errors
 
@@ -170,7 +167,7 @@ def make_session(
     """Join a skeleton and the values of its block to a session; both are checked before onnxruntime sees them.
 
     `digest` is the one that the federation asks for (`federation.skeletons.skeleton_digest`); `name` is for errors.
-    The values are not copied where onnxruntime keeps them as they are: do not change them afterwards.
+    The session has a copy of the values: theirs may be changed or dropped afterwards.
 
     Raises:
         ConfigError: `package-missing`, `runtime-too-old`.
@@ -189,7 +186,7 @@ def make_session(
         session = runtime.InferenceSession(skeleton, settings, providers=list(providers))
     except errors as error:
         raise _refused(label, error) from error
-    return Session(session, tuple(held), label=label, errors=errors)
+    return Session(session, label=label, errors=errors)
 
 
 def _settings(runtime: Any, options: RuntimeOptions) -> Any:

@@ -9,6 +9,7 @@ and say it in CHANGELOG.md; if an older side could misread the new bytes, raise 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -38,11 +39,15 @@ from blossom_edge.codec.messages import (
     Plan,
     PlannedBlock,
     PlannedTraining,
+    PredictionReport,
     Receipt,
     Refusal,
     Reject,
+    Skeleton,
     State,
     UploadChunk,
+    UsedVersion,
+    WantSkeletons,
     Welcome,
     WireMessage,
 )
@@ -104,6 +109,19 @@ UP = (
         num_windows=120,
         num_steps=8,
         sequence=14,
+    ),
+    WantSkeletons(epoch=0, skeletons=(ONE, TWO)),
+    PredictionReport(
+        epoch=0,
+        task="har",
+        kind="classification",
+        labels=("Gehen",),
+        confidence=0.875,
+        latency_ms=1.25,
+        age_s=0.5,
+        present=("accel",),
+        versions=(UsedVersion(block="encoder/accel", version=5), UsedVersion(block="head/har", version=4)),
+        sequence=15,
     ),
 )
 DOWN = (
@@ -174,6 +192,7 @@ DOWN = (
         reason="round 5 is frozen",
         hint="take part in the next round",
     ),
+    Skeleton(digest=ONE, sha256=hashlib.sha256(bytes(range(8))).hexdigest(), reason="", data=bytes(range(8))),
 )
 CAST = (
     CastChunk(

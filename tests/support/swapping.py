@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from blossom_edge.core.windows import WindowSet
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.load import load_federation
+from blossom_edge.federation.spec import embedding_width, encoder_id
 from blossom_edge.inference.canary import CanaryWindows
 from blossom_edge.inference.generation import Generation, Received
+from blossom_edge.inference.head_values import HeadValues
 from blossom_edge.inference.live import LiveModel
 from blossom_edge.inference.model_folder import ModelFolder, store_file
 from blossom_edge.inference.runtime import RuntimeOptions
@@ -35,10 +38,16 @@ def decode(key: BlockKey, data: bytes) -> Tensors:
     return CODEC.decode(data, FEDERATION.spec[key.block])
 
 
+@cache
+def first_of(block: BlockId) -> Tensors:
+    return initial_block(FEDERATION.spec[block], FEDERATION.digest, FEDERATION.seed)
+
+
+@cache
 def tensors_of(block: BlockId, version: int) -> Tensors:
     """Version 0 is the federation's first; each next is 1 % larger, so that every version has outputs of its own."""
-    first = initial_block(FEDERATION.spec[block], FEDERATION.digest, FEDERATION.seed)
-    return {name: (values * np.float32(1.0 + 0.01 * version)).astype(np.float32) for name, values in first.items()}
+    grown = np.float32(1.0 + 0.01 * version)
+    return {name: (values * grown).astype(np.float32) for name, values in first_of(block).items()}
 
 
 def received(block: BlockId, version: int, tensors: Tensors | None = None) -> Received:
@@ -102,6 +111,14 @@ def live_model(
         boot=boot,
         stamp=stamp,
     )
+
+
+def own_head(bias: float = 0.0) -> HeadValues:
+    """An own head for all embeddings of `har`: weights of zero, each bias the same."""
+    width = sum(embedding_width(FEDERATION, encoder_id(m)) + 1 for m in FEDERATION.modalities)
+    classes = FEDERATION.tasks["har"].num_outputs
+    weight = np.zeros((classes, width), np.float32)
+    return HeadValues("softmax", {"layers.0.weight": weight, "layers.0.bias": np.full(classes, bias, np.float32)})
 
 
 def outputs(generation: Generation | None, batch: WindowSet) -> Any:

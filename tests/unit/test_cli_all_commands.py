@@ -16,7 +16,7 @@ from blossom_edge.console.program import Command, LazyGroup, run
 
 READING = {
     "blossom-edge": {
-        "demo", "label", "status", "why", "privacy", "simulate", "version",
+        "demo", "label", "status", "why", "privacy", "simulate", "version", "export",
         "sensors find", "sensors watch", "sensors calibrate",
         "profiles list", "profiles show", "profiles validate", "profiles detect", "profiles schema", "profiles new",
         "doctor",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import threading
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +20,7 @@ from support.swapping import (
     held_at,
     live_model,
     outputs,
+    own_head,
     received,
     spoiled,
     tensors_of,
@@ -31,26 +29,18 @@ from support.swapping import (
 )
 
 from blossom_edge.core.blocks import BlockKey
-from blossom_edge.core.errors import ConfigError
+from blossom_edge.core.errors import ConfigError, StorageError
 from blossom_edge.federation.skeletons import skeleton_digest
-from blossom_edge.federation.spec import embedding_width, encoder_id
+from blossom_edge.inference import model_folder
 from blossom_edge.inference.canary import CanaryWindows
 from blossom_edge.inference.chain import OnnxModel
 from blossom_edge.inference.generation import Generation, Received
-from blossom_edge.inference.head_values import HeadValues
 from blossom_edge.inference.live import LiveModel
-from blossom_edge.inference.model_folder import ORDERS, block_file
-from blossom_edge.inference.orders import Ask, Order
+from blossom_edge.inference.model_folder import block_file
+from blossom_edge.inference.model_state import ModelState
 from blossom_edge.inference.skeleton_set import SkeletonSet
 
 FEW = windows(3, seed=7)
-
-
-def wide_head(num_classes: int = 7) -> HeadValues:
-    """An own head for the features of `har`, all zeros."""
-    width = sum(embedding_width(FEDERATION, encoder_id(m)) + 1 for m in FEDERATION.modalities)
-    weight, bias = np.zeros((num_classes, width), np.float32), np.zeros(num_classes, np.float32)
-    return HeadValues("softmax", {"layers.0.weight": weight, "layers.0.bias": bias})
 
 
 def at(place: Path, *numbers: int, boot: int = 1) -> LiveModel:
@@ -137,16 +127,13 @@ def test_a_version_with_values_that_are_not_finite_is_refused_by_name_and_not_tr
     assert live.offer({**held_at(1), **held_at(3, ACCEL)}, windows=STORED).taken
 
 
-def test_a_block_of_the_wrong_length_or_hash_is_refused(tmp_path: Path) -> None:
+def test_a_block_of_the_wrong_length_is_refused(tmp_path: Path) -> None:
     live = at(tmp_path, 1)
-    good = held_at(2, ACCEL)[ACCEL]
-    short = received(ACCEL.block, 2)
-    short = Received(2, "0" * 64, short.data)
-    assert "hash" in live.offer({ACCEL: short}, windows=STORED).reason
-    cut = Received(3, hashlib.sha256(good.data[:-4]).hexdigest(), good.data[:-4])
-    assert "bytes" in live.offer({ACCEL: cut}, windows=STORED).reason
-    assert versions_of(live) == all_at(1)
-    assert [r.used.version for r in live.folder.state.refused] == [2, 3]
+    data = held_at(2, ACCEL)[ACCEL].data[:-4]
+    swap = live.offer({ACCEL: Received(2, hashlib.sha256(data).hexdigest(), data)}, windows=STORED)
+    assert (swap.taken, versions_of(live)) == (False, all_at(1))
+    assert "bytes" in swap.reason
+    assert [(r.key, r.used.version) for r in live.folder.state.refused] == [(ACCEL, 2)]
 
 
 def test_a_bad_block_does_not_keep_the_good_ones_away(tmp_path: Path) -> None:
@@ -166,6 +153,14 @@ def test_values_that_make_the_outputs_overflow_are_found_by_the_canary(tmp_path:
     assert swap.reason == "har: outputs are not finite on 4 of 4 windows"
     assert swap.canary_s > 0.0
     assert live.folder.state.refused[0].by == "canary"
+
+
+def test_a_device_without_a_window_still_finds_outputs_that_are_not_finite(tmp_path: Path) -> None:
+    live, nothing = live_model(tmp_path), CanaryWindows.of(windows(0))
+    huge = {name: np.full_like(values, 3e38) for name, values in tensors_of(HEAD.block, 2).items()}
+    swap = live.offer({**held_at(1), HEAD: received(HEAD.block, 2, huge)}, windows=nothing)
+    assert (swap.taken, swap.reason) == (False, "har: outputs are not finite on 1 of 1 windows")
+    assert live.offer(held_at(3), windows=nothing).taken
 
 
 def test_a_version_that_scores_clearly_worse_on_the_holdout_is_refused(tmp_path: Path) -> None:
@@ -203,6 +198,46 @@ def test_a_graph_of_another_block_is_refused_and_the_model_goes_on(tmp_path: Pat
     assert crossed.folder.state == live.folder.state.start(2), "nothing is lost"
     mended = live_model(tmp_path, boot=3)
     assert versions_of(mended) == all_at(1)
+
+
+@pytest.mark.parametrize("fails", ["tensors", "own-head", "model"])
+def test_a_disk_that_refuses_a_write_leaves_the_model_in_use_in_memory_and_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    live = at(tmp_path, 1)
+    before, state = live.current, live.folder.state
+    write = model_folder.atomic_write
+
+    def full(path: Path, data: bytes, *, name: str) -> None:
+        if name == fails:
+            raise StorageError("disk-failed", "No space left on device")
+        write(path, data, name=name)
+
+    monkeypatch.setattr(model_folder, "atomic_write", full)
+    with pytest.raises(StorageError, match="No space left"):
+        live.offer(held_at(2), windows=STORED, make_heads=lambda model, heads: {"har": own_head()})
+    assert (live.current, live.previous, live.folder.state) == (before, None, state)
+    again = live_model(tmp_path, boot=2)
+    assert (versions_of(again), again.folder.damage) == (all_at(1), [])
+    monkeypatch.setattr(model_folder, "atomic_write", write)
+    assert live.offer(held_at(2), windows=STORED).taken, "once there is space, the same version is taken"
+
+
+def test_model_json_is_written_before_the_exchange_and_after_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = at(tmp_path, 1)
+    before, seen = live.current, []
+    write = live.folder.write
+
+    def look_first(state: ModelState) -> None:
+        files = all(block_file(tmp_path, used).exists() for used in state.versions.values())
+        seen.append((live.current is before, files))
+        write(state)
+
+    monkeypatch.setattr(live.folder, "write", look_first)
+    assert live.offer(held_at(2), windows=STORED).taken
+    assert seen == [(True, True)]
 
 
 # ---- back and pinned
@@ -324,130 +359,6 @@ def test_starts_that_end_cleanly_and_a_proved_generation_are_no_crash_loop(tmp_p
     for boot in range(8, 14):
         live = live_model(tmp_path, boot=boot)
     assert (versions_of(live), live.facts()["on_trial"]) == (all_at(2), False)
-
-
-# ---- own heads
-
-
-def test_own_heads_are_made_for_new_encoders_and_found_again_after_a_restart(tmp_path: Path) -> None:
-    live = live_model(tmp_path)
-    asked: list[Any] = []
-
-    def make_heads(model: OnnxModel, before: Any) -> dict[str, HeadValues]:
-        asked.append((model.blocks, dict(before)))
-        return {"har": wide_head()}
-
-    live.offer(held_at(1), windows=STORED, make_heads=make_heads)
-    live.offer(held_at(2), windows=STORED, make_heads=make_heads)
-    assert [set(before) for _, before in asked] == [set(), {"har"}]
-    assert live.current is not None
-    assert (live.current.head_number, set(live.current.heads)) == (2, {"har"})
-    again = live_model(tmp_path, boot=2)
-    assert again.current is not None
-    assert (again.current.head_number, set(again.current.heads)) == (2, {"har"})
-    live.adopt_heads({"har": wide_head()})
-    assert live.current.head_number == 3
-    assert {p.name for p in live.folder.path.glob("head.*")} == {
-        "head.har.1.safetensors", "head.har.3.safetensors"
-    }  # fmt: skip
-    live.rollback(reason="worse")
-    assert live.current.head_number == 1
-
-
-# ---- orders
-
-
-def test_orders_of_a_person_are_carried_out_and_answered(tmp_path: Path) -> None:
-    live = at(tmp_path, 1, 2)
-    folder = live.folder.path / ORDERS
-    assert live.take_orders() is False
-    asks = [
-        Ask(folder, Order("pin", (ACCEL,))), Ask(folder, Order("rollback")), Ask(folder, Order("rollback", (HEAD,))),
-        Ask(folder, Order("unpin", (ACCEL,))), Ask(folder, Order("pin", (BlockKey(ACCEL.block, "other"),))),
-    ]  # fmt: skip
-    assert live.take_orders() is True
-    answers = [ask.answer() for ask in asks]
-    assert [answer is not None and answer.done for answer in answers] == [True, False, True, True, False]
-    assert answers[1] is not None
-    assert answers[1].message == "encoder/accel is pinned to version 2"
-    assert "pin --off" in answers[1].hint
-    assert versions_of(live) == {**all_at(2), "head/har": 1}
-    assert live.folder.state.pinned == {}
-    for ask in asks:
-        ask.withdraw()
-    assert list(folder.iterdir()) == []
-
-
-def test_an_order_that_makes_no_sense_is_answered_and_one_from_before_the_start_is_dropped(tmp_path: Path) -> None:
-    live = at(tmp_path, 1)
-    folder = live.folder.path / ORDERS
-    for name, text in (("1.ask", "nonsense"), ("2.ask", '{"word": "explode", "blocks": []}'), ("3.ask", "x" * 20_000)):
-        (folder / name).write_text(text)
-    assert live.take_orders() is False
-    assert sorted(path.name for path in folder.iterdir()) == ["1.answer", "2.answer", "3.answer"]
-    old = Ask(folder, Order("rollback"))
-    live_model(tmp_path, boot=2)
-    assert old.answer() is None
-    assert list(folder.iterdir()) == []
-
-
-# ---- a stream
-
-
-@pytest.mark.timeout(60)
-def test_exchanges_in_the_middle_of_a_stream_lose_and_double_no_window_and_no_prediction_mixes_versions(
-    tmp_path: Path,
-) -> None:
-    batch = windows(24, seed=3)
-    live = at(tmp_path, 1)
-    generations = {1: running(live)}
-    predicted: list[tuple[int, int, dict[str, int], Any]] = []
-    failed: list[BaseException] = []
-    done = threading.Event()
-
-    def predict_stream() -> None:
-        number = 0
-        try:
-            while not done.is_set() or number % len(batch):
-                row = number % len(batch)
-                one = batch.take(np.array([row]))
-                generation = running(live)
-                predicted.append((number, generation.number, generation.shown(), outputs(generation, one)[0]))
-                number += 1
-        except BaseException as error:  # outermost: told by the test
-            failed.append(error)
-
-    stream = threading.Thread(target=predict_stream)
-    stream.start()
-    try:
-        taken = 0
-        for version in range(2, 14):
-            bad = version % 3 == 0
-            held = {**held_at(version), HEAD: spoiled(HEAD, version, np.nan)} if bad else held_at(version, ACCEL, HEAD)
-            before = len(predicted)
-            swap = live.offer(held_at(version - 1) | {HEAD: held[HEAD]} if bad else held, windows=STORED)
-            taken += swap.taken
-            generations[running(live).number] = running(live)
-            if version % 5 == 0:
-                live.rollback(reason="in the stream")
-                generations[running(live).number] = running(live)
-            until = time.monotonic() + 20.0
-            while len(predicted) < before + 3 and stream.is_alive() and time.monotonic() < until:
-                done.wait(0.001)  # let some windows pass between two exchanges
-    finally:
-        done.set()
-        stream.join(30.0)
-    assert failed == []
-    assert taken >= 6
-    assert len(live.folder.state.refused) >= 4
-    assert [number for number, *_ in predicted] == list(range(len(predicted))), "each window once, in order"
-    numbers = [generation for _, generation, *_ in predicted]
-    assert numbers == sorted(numbers)
-    assert len(set(numbers)) >= 6, "windows fell between the exchanges"
-    for number, generation, shown, found in predicted:
-        assert shown == generations[generation].shown()
-        expected = outputs(generations[generation], batch.take(np.array([number % len(batch)])))[0]
-        np.testing.assert_array_equal(found, expected)
 
 
 def test_decoding_is_what_the_codec_of_the_federation_says() -> None:
