@@ -26,6 +26,7 @@ from aggregator.home_assistant import (
 )
 from aggregator.predictions import Heard
 from aggregator.rounds import Member
+from blossom_edge.codec.messages import Hello
 from blossom_edge.console.logs import log_event
 from blossom_edge.core.errors import LinkError
 from blossom_edge.core.names import DeviceId
@@ -35,6 +36,8 @@ from blossom_edge.transport.link import Link
 log = logging.getLogger("aggregator")
 
 GAP_S = 0.2
+SILENT_S, SILENT_HOPS = 60.0, 10
+"""A device without a new window for so long, in seconds and in hops of its slowest modality, is not available."""
 _SOFTWARE = re.compile(r"[A-Za-z0-9][A-Za-z0-9 .+_-]{0,63}\Z")
 
 
@@ -50,9 +53,14 @@ class _State:
 
 @dataclass(slots=True)
 class _Mirrored:
-    """A device that publishes. `said`: the availability that is out, None when none is."""
+    """A device that publishes. `said`: the availability that is out, None when none is.
+
+    `window_end_s`: the end of its newest window since its start `boot`, on the gateway's clock.
+    """
 
     about: About
+    boot: int
+    window_end_s: float = float("-inf")
     tasks: dict[str, _State] = field(default_factory=dict)
     said: bool | None = None
 
@@ -68,26 +76,34 @@ class Mirror:
         self._link = link
         self._prefix = prefix
         self._devices: dict[DeviceId, _Mirrored] = {}
-        self._software: dict[DeviceId, str] = {}
+        self._hellos: dict[DeviceId, tuple[int, str]] = {}
+        hops = [modality.hop / modality.rate_hz for modality in federation.modalities.values()]
+        self._silent_s = max(SILENT_S, SILENT_HOPS * max(hops))
         self._beat_at: float | None = None
         """When the gateway says next that it is here; None while nobody is mirrored or it has to be said at once."""
 
-    def hello(self, device: DeviceId, software: str) -> None:
+    def hello(self, device: DeviceId, hello: Hello) -> None:
         """A device said which software it runs; what does not look like one is not passed on."""
-        self._software[device] = software if _SOFTWARE.match(software) else ""
+        software = hello.software if _SOFTWARE.match(hello.software) else ""
+        self._hellos[device] = (hello.boot, software)
+        mirrored = self._devices.get(device)
+        if mirrored is not None and mirrored.boot != hello.boot:
+            mirrored.boot, mirrored.window_end_s = hello.boot, float("-inf")
 
     def take(self, member: Member, heard: Heard) -> None:
         """A device predicted something."""
         if not self._prefix:
             return
-        about = About(member.device, member.profile, self._software.get(member.device, ""))
+        boot, software = self._hellos.get(member.device, (0, ""))
+        about = About(member.device, member.profile, software)
         mirrored = self._devices.get(member.device)
         if mirrored is None:
-            mirrored = self._devices[member.device] = _Mirrored(about)
+            mirrored = self._devices[member.device] = _Mirrored(about, boot)
         elif mirrored.about != about:
             mirrored.about = about
             for state in mirrored.tasks.values():
                 state.config_is_out = False
+        mirrored.window_end_s = max(mirrored.window_end_s, heard.window_end_s)
         payload = state_of(self._federation.name, member.device, heard)
         task = mirrored.tasks.setdefault(heard.task, _State(payload))
         task.payload, task.is_out = payload, False
@@ -104,7 +120,7 @@ class Mirror:
     def forget(self, device: DeviceId) -> None:
         """Take back all that is retained of a device, also what an earlier run of the gateway published."""
         self._devices.pop(device, None)
-        self._software.pop(device, None)
+        self._hellos.pop(device, None)
         for topic in retained_topics(self._federation, device, self._prefix) if self._prefix else ():
             self._publish(topic, b"")
 
@@ -128,7 +144,8 @@ class Mirror:
             for topic, config in gateway_configs(self._federation, self._prefix):
                 self._publish(topic, config)
         for device, mirrored in self._devices.items():
-            online = device in members and members[device].online
+            speaks = now - mirrored.window_end_s <= self._silent_s
+            online = device in members and members[device].online and speaks
             self._states(device, mirrored, now)
             if mirrored.said is not online:
                 mirrored.said = online

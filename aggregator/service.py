@@ -268,7 +268,7 @@ class Service:
                 self.out.send(command.device, command.message)
             elif isinstance(command, Greet):
                 self.out.greet(command.device, command.hello)
-                self._mirror.hello(command.device, command.hello.software)
+                self._mirror.hello(command.device, command.hello)
             elif isinstance(command, Record):
                 self._append(command)
             elif isinstance(command, Keep):

@@ -123,7 +123,8 @@ class Skeletons:
     def how_to_export(self) -> str:
         """The next step where one is missing."""
         return (
-            "on a machine with torch: blossom-edge export, then here: blossom-aggregator federations add-skeleton FILE"
+            "on a machine with torch: blossom-edge export --federation FILE --skeletons out/, "
+            "then here: blossom-aggregator federations add-skeleton out/*.onnx"
         )
 
     def names(self, digest: str) -> str:

@@ -8,9 +8,10 @@ numpy arrays and have the same weights. `merged` is the file of `export --merged
 (it also takes the softmax), `merged, bound` is the same in buffers that are made once, as `per block` works.
 
 Swap: a real `LiveModel` with its folder takes version after version of one block. `session` is from the received bytes
-to a session beside the old one, `exchange` is what follows the trial run: the files, the state, and the exchange.
-Then the same with a fifth of a core, as a cgroup of version 2 gives it; where no such group can be made, this process
-stops and continues the measured one, 20 ms of each 100, and the table says so.
+to a session beside the old one; `files` is what makes the exchange survive a power cut (the block and the state, each
+with fsync) and the exchange itself, one assignment. The trial run on stored windows is between them. Then the same with
+a fifth of a core, as a cgroup of version 2 gives it; where no such group can be made, this process stops and continues
+the measured one, 20 ms of each 100, and the table says so.
 
 Memory: fresh processes that only import, and real `blossom-edge infer` processes on fake IIO sensors in a federation of
 three rounds over a real broker. In MB of 10^6 bytes: `resident` is VmRSS, `own` the part of it that is no file (what
@@ -254,8 +255,11 @@ def show_swap(out: Any, how: str, told: Facts) -> None:
     rows = []
     for block, found in told["blocks"].items():
         middle = {what: f"{statistics.median(values):.1f}" for what, values in found.items()}
-        rows.append((block, *middle.values(), f"{max(found['swap']):.1f}", len(found["swap"])))
-    out.table(rows, [how, "session", "exchange", "both", "with trial run", "worst of both", "times"])
+        walls = [middle[f"{what} wall"] for what in ("session", "files", "swap")]
+        worst, cpu = f"{max(found['swap wall']):.1f}", [middle[f"{what} processor"] for what in ("session", "swap")]
+        rows.append((block, *walls, worst, *cpu, middle["whole wall"], len(found["swap wall"])))
+    columns = ["session", "files", "both", "worst", "session, processor", "both, processor", "with trial", "times"]
+    out.table(rows, [how, *columns])
     out.line(f"ms; goal: at most {GOALS['swap']:g} for both; {told['refused']} refused by the trial run\n")
 
 

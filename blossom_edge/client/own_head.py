@@ -16,6 +16,8 @@ from blossom_edge.inference.features import head_features
 from blossom_edge.inference.head import HeadValues, fit_head
 
 HIDDEN = 64
+HIDDEN_FROM = 500
+"""Labelled windows from which the head has a hidden layer; with fewer a softmax was never worse, at half the cost."""
 BATCH = 32
 NEW_STEPS = 1200
 """Optimiser steps on features that moved, from new encoders: with fewer a warm head lags behind the old pair."""
@@ -60,18 +62,26 @@ def fit_heads(
         if settings.type == "regression":
             labels = (labels - settings.mean) / settings.spread
         features, old = head_features(embeddings, windows.present, modalities)[usable], heads.get(task)
+        num_windows = len(features)
+        hidden = HIDDEN if num_windows >= HIDDEN_FROM else 0
+        if old is not None and not _goes_on(old, features.shape[1], settings.num_outputs, hidden):
+            old = None
         fit = fit_head(
             features,
             labels,
             task_type=settings.type,
             num_outputs=settings.num_outputs,
-            head=old
-            if old is not None and old.fits(num_features=features.shape[1], num_outputs=settings.num_outputs)
-            else None,
-            hidden=HIDDEN,
-            epochs=min(MOST_EPOCHS, math.ceil(steps / math.ceil(int(usable.sum()) / BATCH))),
+            head=old,
+            hidden=hidden,
+            epochs=min(MOST_EPOCHS, math.ceil(steps / math.ceil(num_windows / BATCH))),
             seed=seed,
         )
         heads[task] = fit.head
-        log_event(log, "head-learned", task=task, num_windows=int(usable.sum()), loss=round(fit.loss, 4))
+        log_event(log, "head-learned", task=task, num_windows=num_windows, loss=round(fit.loss, 4))
     return heads
+
+
+def _goes_on(old: HeadValues, num_features: int, num_outputs: int, hidden: int) -> bool:
+    """Whether a head can be trained further, or another one is wanted now."""
+    kind = "hidden" if hidden else "softmax"
+    return old.kind == kind and old.fits(num_features=num_features, num_outputs=num_outputs)

@@ -40,7 +40,7 @@ ERROR_IDS: dict[str, str] = {
     "runtime-too-old": "onnxruntime is older than what skeletons need",
     "head-invalid": "a personal head is damaged, or does not fit the features or labels",
     "machine-unsupported": "this kind of machine cannot be a device",
-    "role-missing": "a role that this version does not have yet",
+    "role-unfit": "a role that can do nothing in this federation",
     "nothing-found": "what was asked for does not exist",
     "demo-failed": "a process of the demo ended before its time",
     "usage": "the command was called with wrong arguments",

@@ -20,6 +20,7 @@ from blossom_edge.codec.skeleton_file import (
     EXPORTER_KEY,
     MAX_IR_VERSION,
     MAX_OPSET,
+    MAX_SKELETON_BYTES,
     TYPE_KEY,
     seal_skeleton,
 )
@@ -28,7 +29,7 @@ from blossom_edge.core.errors import BlossomError
 from blossom_edge.export.needed import need_exporter
 from blossom_edge.export.ports import AXES, Port, Ports, block_ports
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.skeletons import MAX_SKELETON_BYTES, skeleton_digest
+from blossom_edge.federation.skeletons import skeleton_digest
 
 _FOLD_LIMIT = 8192
 """A folded constant has at most this many bytes: what is larger stays in the graph as it is."""

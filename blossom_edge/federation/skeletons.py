@@ -16,9 +16,6 @@ from blossom_edge.core.blocks import BlockId, BlockKind, block_digest
 if TYPE_CHECKING:
     from blossom_edge.federation.schema import Federation
 
-MAX_SKELETON_BYTES = 96 * 1024
-"""Largest skeleton: it travels in one message."""
-
 
 def skeleton_digest(federation: Federation, block: BlockId) -> str:
     """The digest of a block's skeleton: SHA-256 over type, options and tensors, and what an encoder sees.

@@ -227,7 +227,7 @@ def _predictions(process: Process) -> list[dict[str, Any]]:
 @pytest.mark.timeout(150)
 def test_a_board_without_torch_predicts_goes_back_watches_and_learns_a_head(reader: Reader, tmp_path: Path) -> None:
     with FakeBoard("rpi-zero2-imu", tmp_path / "board"), FakeBoard("rpi-zero2-imu", tmp_path / "second"):
-        own = reader.at_board(COMMANDS["personalize"][0], "--json", home="second", name="personalize")
+        own = reader.at_board(COMMANDS["personalize"][0], "--json", "--id=second", home="second", name="personalize")
         for words in COMMANDS["board"]:
             reader.ask(words)
         infer = reader.at_board(COMMANDS["infer"][0], "--json")

@@ -155,6 +155,9 @@ def test_a_device_shows_up_by_itself_and_goes_when_it_goes(place: Place, later: 
     assert "infer" in text
     assert "92 %" in text or "93 %" in text
 
+    why = call([*AGGREGATOR], "why", "watch-1", "--data-dir", str(place.gateway_folder)).stdout
+    assert "role infer: it uses the shared blocks and sends no updates" in why
+
     device.bye()
     until(lambda: looker.state(MOVE) == UNAVAILABLE, "a device that left", [serve])
     done = call([*AGGREGATOR], "devices", "forget", "watch-1", "--data-dir", str(place.gateway_folder))

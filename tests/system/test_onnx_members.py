@@ -213,6 +213,7 @@ def torch_own_head(
         }
         features = torch.from_numpy(head_features(embeddings, windows.present, ("accel", "gyro")))
         values = {name: torch.from_numpy(np.array(tensor)) for name, tensor in head.tensors.items()}
-        hidden = torch.relu(torch.nn.functional.linear(features, values["layers.0.weight"], values["layers.0.bias"]))
-        logits = torch.nn.functional.linear(hidden, values["layers.1.weight"], values["layers.1.bias"])
+        logits = torch.nn.functional.linear(features, values["layers.0.weight"], values["layers.0.bias"])
+        if head.kind == "hidden":
+            logits = torch.nn.functional.linear(logits.relu(), values["layers.1.weight"], values["layers.1.bias"])
         return torch.softmax(logits.double(), dim=1).numpy()

@@ -33,7 +33,9 @@ class HotStage(Stage):
         self.celsius = celsius
         self.asked: list[LocalTraining] = []
         clock = self.world.clock
-        self.agent("a")._work.governor = Governor(self.read, Limits(max_temp_c=80.0), clock=clock, lower=lambda nice: nice)
+        self.agent("a")._work.governor = Governor(
+            self.read, Limits(max_temp_c=80.0), clock=clock, lower=lambda nice: nice
+        )
         self.trainers["a"].work = self.work
 
     def read(self) -> BoardState:

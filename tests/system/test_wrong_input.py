@@ -57,7 +57,7 @@ def refusal(program: LazyGroup, args: Sequence[str], capsys: pytest.CaptureFixtu
         (["--profile=./long-hop.toml"], 2, ["long-hop.toml", "hop 641", "window 640", "profile-invalid"]),
         (["--profile=jetson-imu", "--set=modalities.accel.hop=200"], 2, ["--set", "hop 200", "window 128"]),
         (["--profile=jetson-imu", "--set=limits.train_nise=1"], 2, ["limits.train_nise", "did you mean"]),
-        (["--profile=rpi-zero2-imu"], 2, ["compute.role is 'infer'", "--set compute.role=train", "role-missing"]),
+        (["--profile=jetson-imu", "--publish"], 2, ["--publish", "compute.role train", "compute.role=infer"]),
         (["--profile=jetson-imu", "--label=har"], 2, ["'har'", "TASK=CLASS", "usage"]),
         (["--profile=jetson-imu", "--mock", "--label=har=PEN"], 2, ["--label", "--mock", "usage"]),
         (["--profile=jetson-imu", "--id=Bad Id"], 2, ["'Bad Id'", "a-z, 0-9", "bad-name"]),

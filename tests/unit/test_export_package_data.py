@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from blossom_edge.codec.skeleton_file import check_skeleton
+from blossom_edge.codec.skeleton_file import MAX_SKELETON_BYTES, check_skeleton
 from blossom_edge.core.blocks import BlockId
 from blossom_edge.export.ports import Port, block_ports
 from blossom_edge.export.presets import INDEX, preset_blocks, preset_federations
 from blossom_edge.federation.block_types import ENCODERS, FUSIONS, HEADS
 from blossom_edge.federation.load import list_federations, load_federation
-from blossom_edge.federation.skeletons import MAX_SKELETON_BYTES, skeleton_digest
+from blossom_edge.federation.skeletons import skeleton_digest
 from blossom_edge.inference.skeleton_set import PACKAGED, SkeletonSet
 
 INDEXED: dict[str, Any] = json.loads((PACKAGED / INDEX).read_text("utf-8"))

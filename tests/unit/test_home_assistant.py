@@ -10,7 +10,7 @@ import pytest
 from support.home_assistant import UNAVAILABLE, UNKNOWN, Home
 
 from aggregator.home_assistant import HEARTBEAT_S, gateway_will, plain_id
-from aggregator.mirror import GAP_S
+from aggregator.mirror import GAP_S, SILENT_S
 from blossom_edge.federation.load import load_federation
 
 HAR = load_federation("har")
@@ -124,6 +124,36 @@ def test_a_device_that_leaves_is_unavailable_and_back_when_it_is_back(home: Home
     home.device.hello()
     home.run()
     assert home.states()["watch-1__har"] == "PEN"
+
+
+def test_a_device_whose_windows_stop_is_unavailable_though_it_is_connected(home: Home) -> None:
+    home.device.predict("har", "PEN")
+    home.run(SILENT_S - 1)
+    assert home.states()["watch-1__har"] == "PEN"
+    home.run(1 + HEARTBEAT_S)
+    assert home.states()["watch-1__har"] == UNAVAILABLE
+    home.device.predict("har", "ABD", age_s=SILENT_S + 1)
+    home.run(1.0)
+    assert home.states()["watch-1__har"] == UNAVAILABLE, "an old window is no news"
+    home.device.predict("har", "ABD")
+    home.run()
+    assert home.states()["watch-1__har"] == "ABD"
+
+
+def test_a_device_that_starts_again_is_available_with_its_next_prediction(home: Home) -> None:
+    home.device.predict("har", "PEN")
+    home.run()
+    home.device.connection += 1
+    home.device.hello()
+    home.run()
+    assert home.states()["watch-1__har"] == "PEN", "it only connected again"
+    home.device.boot += 1
+    home.device.hello()
+    home.run()
+    assert home.states()["watch-1__har"] == UNAVAILABLE, "perhaps it does not publish any more"
+    home.device.predict("har", "ABD")
+    home.run()
+    assert home.states()["watch-1__har"] == "ABD"
 
 
 def test_who_looks_later_finds_configs_and_states_and_the_gateway_with_its_next_beat(home: Home) -> None:

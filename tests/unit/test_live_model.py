@@ -30,8 +30,8 @@ from support.swapping import (
 
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.errors import ConfigError, StorageError
+from blossom_edge.durable import atomic_write
 from blossom_edge.federation.skeletons import skeleton_digest
-from blossom_edge.inference import model_folder
 from blossom_edge.inference.canary import CanaryWindows
 from blossom_edge.inference.chain import OnnxModel
 from blossom_edge.inference.generation import Generation, Received
@@ -206,20 +206,20 @@ def test_a_disk_that_refuses_a_write_leaves_the_model_in_use_in_memory_and_on_di
 ) -> None:
     live = at(tmp_path, 1)
     before, state = live.current, live.folder.state
-    write = model_folder.atomic_write
+    where = "blossom_edge.inference.model_folder.atomic_write"
 
     def full(path: Path, data: bytes, *, name: str) -> None:
         if name == fails:
             raise StorageError("disk-failed", "No space left on device")
-        write(path, data, name=name)
+        atomic_write(path, data, name=name)
 
-    monkeypatch.setattr(model_folder, "atomic_write", full)
+    monkeypatch.setattr(where, full)
     with pytest.raises(StorageError, match="No space left"):
         live.offer(held_at(2), windows=STORED, make_heads=lambda model, heads: {"har": own_head()})
     assert (live.current, live.previous, live.folder.state) == (before, None, state)
     again = live_model(tmp_path, boot=2)
     assert (versions_of(again), again.folder.damage) == (all_at(1), [])
-    monkeypatch.setattr(model_folder, "atomic_write", write)
+    monkeypatch.setattr(where, atomic_write)
     assert live.offer(held_at(2), windows=STORED).taken, "once there is space, the same version is taken"
 
 
