@@ -110,8 +110,11 @@ def list_blocks(out: Output, device: str | None, federation_name: str | None, da
         [(r["block"], r["in_use"], r["previous"], r["newest"], _note(r)) for r in rows_json],
         ["block", "in use", "before", "newest", "note"],
     )
+    together: dict[tuple[str, str], list[str]] = {}
     for refused in state.refused:
-        out.line(f"\n{refused.key} version {refused.used.version} was refused ({refused.by}): {refused.reason}")
+        together.setdefault((refused.by, refused.reason), []).append(f"{refused.key} {refused.used.version}")
+    for (by, reason), names in together.items():
+        out.line(f"\nrefused ({by}): {reason}\n  {', '.join(names)}")
 
 
 @command("show", has_json=True, example="blossom-edge blocks show encoder/accel")

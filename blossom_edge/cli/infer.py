@@ -22,7 +22,7 @@ SENSING = ("seed", "speed", "labels_per_class", "holdout", "tasks")
 @command(
     "infer",
     has_json=True,
-    example="blossom-edge infer --profile rpi-zero2-imu --gateway raspberrypi:18830 --publish\n"
+    example="blossom-edge infer --profile rpi-zero2-imu --gateway gateway.local --publish\n"
     "blossom-edge infer --bundle har.blossom --replay people/3 --json",
 )
 @click.option("--profile", "profile_name", metavar="NAME", help="What this board is; see `profiles`.")

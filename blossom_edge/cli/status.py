@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,31 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
     total_up = sum(up for up, _ in found["bytes"].values())
     total_down = sum(down for _, down in found["bytes"].values())
     out.line(f"\nsent {format_bytes(total_up)}, received {format_bytes(total_down)} since the start")
+    if found.get("role", "train") != "train":
+        for line in model_lines(found["model"]):
+            out.line(line)
+        return
     energy = found.get("energy_j")
     out.line(f"energy of the last training: {'not measured' if energy is None else f'{energy:.1f} J'}")
+
+
+def model_lines(model: Mapping[str, Any]) -> list[str]:
+    """What a device of role `infer` or `personalize` runs, for people; `model` as `ModelUser.status` gives it."""
+    if not model.get("generation"):
+        return ["no model yet: it comes after the first round that trained"]
+    trial = ", not proved yet" if model["on_trial"] else ""
+    took = f", {model['latency_ms']:.1f} ms each" if model["latency_ms"] is not None else ""
+    lines = [f"generation {model['generation']}{trial}; {model['num_predicted']} windows predicted{took}"]
+    for name, words in (("shared", "the shared head"), ("own", "the own head")):
+        for measure, value in sorted(model["scores"].get(name, {}).items()):
+            if value is not None and not measure.endswith(".loss"):
+                own = model["uses_own_head"].get(measure.partition(".")[0], name == "own")
+                lines.append(f"{words}: {measure} {value:.3f}{', in use' if own == (name == 'own') else ''}")
+    if model["refused"]:
+        last = model["refused"][-1]
+        lines.append(f"last refused: {last['block']} version {last['version']}, {last['reason']}")
+    lines += [f"pinned: {block} at version {version}" for block, version in sorted(model["pinned"].items())]
+    return lines + [f"damaged: {what}" for what in model["damage"]]
 
 
 @command("why", has_json=True, example="blossom-edge why")

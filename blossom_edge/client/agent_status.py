@@ -34,6 +34,8 @@ def agent_status(
     predictions leave. error: what ended it.
     """
     story, federation = session.story, session.federation
+    trains = session.facts.role == "train"  # others do not hold private blocks, but a head of their own
+    private = [str(block) for block in session.blocks.private] if session.blocks is not None and trains else []
     return {
         "device": session.facts.device,
         "profile": session.facts.profile,
@@ -56,7 +58,7 @@ def agent_status(
         "waiting_for": [str(key) for key in session.downloads.missing()],
         "unconfirmed": [str(update.key) for update in session.outbox.updates],
         "versions": {str(key): held.version for key, held in sorted(session.downloads.held.items())},
-        "private": [str(block) for block in session.blocks.private] if session.blocks is not None else [],
+        "private": private,
         "private_sent": dict(sorted(private_sent.items())),
         "bytes": {str(number): list(sizes) for number, sizes in sorted(traffic.items())},
         "sensors": {name: dict(facts) for name, facts in sorted(sensors.items())},

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from blossom_edge.board.clock import utc_stamp
 from blossom_edge.client.actions import Held
 from blossom_edge.client.learner import Taken
 from blossom_edge.client.own_head import MORE_STEPS, NEW_STEPS, fit_heads
@@ -107,6 +108,8 @@ class OnnxMember:
             decode=lambda key, data: down.decode(data, self.federation.spec[key.block]),
             clock=self._clock,
             boot=boot,
+            speaks_own=lambda task: self._uses_own.get(task, True),
+            stamp=utc_stamp,
         )
         self._choose_heads()
 

@@ -64,7 +64,8 @@ class LiveModel:
 
     current: what runs, None while there is nothing; previous: what it replaced, if that is still in memory.
     keys: the shared blocks of this device, with their keys. decode: bytes of a block to its tensors. clock: seconds,
-    for durations. boot: the number of this start. stamp: UTC as text for "since when", empty while it is not known.
+    for durations. boot: the number of this start. speaks_own: of a task with an own head, whether that is what speaks;
+    only the score of what speaks is judged. stamp: UTC as text for "since when", empty while it is not known.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class LiveModel:
         clock: Callable[[], float],
         boot: int,
         stamp: Callable[[], str | None] = lambda: None,
+        speaks_own: Callable[[str], bool] = lambda task: True,
         build: Build | None = None,
         run: RunModel = run_model,
     ) -> None:
@@ -95,6 +97,7 @@ class LiveModel:
         self._blocks = {key: block for block, key in keys.items()}
         self._decode, self._clock, self._boot = decode, clock, boot
         self._utc = stamp
+        self._speaks_own = speaks_own
         self._build, self._run = build, run
         self._make_heads: MakeHeads | None = None
         self._orders = Orders(folder.path / ORDERS)
@@ -328,7 +331,8 @@ class LiveModel:
             clock=self._clock,
         )
         tasks = self._federation.tasks
-        names = {task: task for task in tasks} | {own_name(task): task for task in tasks}
+        spoken = heads if now is None else now.heads
+        names = {own_name(t) if t in spoken and self._speaks_own(t) else t: t for t in tasks}
         return judge(old, new, windows, tasks, names)
 
     def _exchange(self, new: Mapping[BlockKey, Received], model: OnnxModel, heads: Heads) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def make_session(
         RemoteError: `skeleton-invalid`, `block-invalid`.
     """
     values = check_block(tensors, spec)
-    check_skeleton(skeleton, spec, digest=digest, name=name)
+    _check_once(skeleton, spec, digest, name)
     runtime = load_onnxruntime()
     label, errors = name or f"skeleton of {spec.id}", _runtime_errors(runtime)
     providers = choose_providers(options.providers, runtime.get_available_providers())
@@ -187,6 +188,12 @@ def make_session(
     except errors as error:
         raise _refused(label, error) from error
     return Session(session, label=label, errors=errors)
+
+
+@lru_cache(maxsize=64)
+def _check_once(skeleton: bytes, spec: BlockSpec, digest: str, name: str) -> None:
+    """`check_skeleton`, once for what passed: a device checks the same few graphs at every swap, 1 ms each."""
+    check_skeleton(skeleton, spec, digest=digest, name=name)
 
 
 def _settings(runtime: Any, options: RuntimeOptions) -> Any:

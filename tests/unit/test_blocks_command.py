@@ -92,7 +92,7 @@ def test_list_shows_what_is_in_use_before_it_newest_and_refused(root: Path, caps
     text = capsys.readouterr().out
     assert "pi in federation har: generation 2" in text
     assert max(map(len, text.splitlines()[:9])) <= 80
-    assert "head/har version 3 was refused (check): " in text
+    assert "refused (check): head/har: layers.0.bias has values that are not finite" in text
     assert "3 refused" in text
 
 
