@@ -30,7 +30,15 @@ INTERRUPTED_STATUS = 130
 
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
-EXTRAS = {"torch": "torch", "amqtt": "gateway", "onnxruntime": "onnx", "rich": "demo", "seglearn": "demo"}
+EXTRAS = {
+    "torch": "torch",
+    "amqtt": "gateway",
+    "onnxruntime": "onnx",
+    "onnx": "export",
+    "onnxscript": "export",
+    "rich": "demo",
+    "seglearn": "demo",
+}
 """Optional packages, and the extra of this project that installs each."""
 
 

@@ -142,6 +142,17 @@ def test_watch_class_is_short_enough_to_be_copied() -> None:
     assert len((FOLDER / "watch_class.py").read_text().splitlines()) <= 45
 
 
+@pytest.mark.slow
+def test_the_board_is_found_good(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state"), "BLOSSOM_ROOT": str(tmp_path / "board/root")}
+    with FakeBoard("rpi-zero2-imu", tmp_path / "board"):
+        for words in COMMANDS["board"]:
+            command = [sys.executable, "-m", "blossom_edge.cli.main", *words[1:]]
+            done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=50)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
 # ---- as a person does it
 
 
@@ -228,8 +239,6 @@ def _predictions(process: Process) -> list[dict[str, Any]]:
 def test_a_board_without_torch_predicts_goes_back_watches_and_learns_a_head(reader: Reader, tmp_path: Path) -> None:
     with FakeBoard("rpi-zero2-imu", tmp_path / "board"), FakeBoard("rpi-zero2-imu", tmp_path / "second"):
         own = reader.at_board(COMMANDS["personalize"][0], "--json", "--id=second", home="second", name="personalize")
-        for words in COMMANDS["board"]:
-            reader.ask(words)
         infer = reader.at_board(COMMANDS["infer"][0], "--json")
         reader.wait_for(lambda: reader.status("second").get("federation"), "the second board has joined")
         reader.ask(COMMANDS["label"][0], home="second")
