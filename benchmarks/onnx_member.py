@@ -252,15 +252,15 @@ def show_chain(out: Any, told: Facts) -> None:
 
 
 def show_swap(out: Any, how: str, told: Facts) -> None:
+    columns = ("session wall", "session cpu", "files wall", "files cpu", "swap wall", "swap cpu", "whole wall")
     rows = []
     for block, found in told["blocks"].items():
-        middle = {what: f"{statistics.median(values):.1f}" for what, values in found.items()}
-        walls = [middle[f"{what} wall"] for what in ("session", "files", "swap")]
-        worst, cpu = f"{max(found['swap wall']):.1f}", [middle[f"{what} processor"] for what in ("session", "swap")]
-        rows.append((block, *walls, worst, *cpu, middle["whole wall"], len(found["swap wall"])))
-    columns = ["session", "files", "both", "worst", "session, processor", "both, processor", "with trial", "times"]
-    out.table(rows, [how, *columns])
-    out.line(f"ms; goal: at most {GOALS['swap']:g} for both; {told['refused']} refused by the trial run\n")
+        middle = [f"{statistics.median(found[what]):.1f}" for what in columns]
+        rows.append((block, *middle, f"{max(found['swap wall']):.1f}"))
+    num = len(next(iter(told["blocks"].values()))["swap wall"])
+    out.line(f"exchange of one block, {how}: ms, medians of {num}; cpu: processor time; swap: session and files")
+    out.table(rows, ["block", *(c.replace(" wall", "") for c in columns), "worst swap"])
+    out.line(f"goal: a swap at most {GOALS['swap']:g}; {told['refused']} refused by the trial run\n")
 
 
 def show_memory(out: Any, folder: Path, quick: bool) -> None:

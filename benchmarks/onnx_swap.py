@@ -66,7 +66,11 @@ def swap(quick: bool) -> Facts:
         data = b"".join((blocks[block][t.name] * scale).tobytes() for t in federation.spec[block].tensors)
         return Received(number, hashlib.sha256(data).hexdigest(), data)
 
-    clocks, which = {"wall": time.perf_counter, "processor": time.process_time}, "wall"
+    clocks, which = {"wall": time.perf_counter, "cpu": time.process_time}, "wall"
+
+    def now() -> float:
+        return clocks[which]()
+
     with tempfile.TemporaryDirectory() as name:
         live = LiveModel(
             federation,
@@ -75,7 +79,7 @@ def swap(quick: bool) -> Facts:
             options=RuntimeOptions(),
             keys=keys,
             decode=lambda key, data: down.decode(data, federation.spec[key.block]),
-            clock=lambda: clocks[which](),
+            clock=now,
             boot=1,
         )
         live.offer({keys[b]: received(b, 1) for b in blocks}, windows=stored)
@@ -86,12 +90,12 @@ def swap(quick: bool) -> Facts:
         found: dict[str, dict[str, list[float]]] = {}
         refused = 0
         for number in range(2, 6 if quick else 36):
-            which = "wall" if number % 2 else "processor"
+            which = "wall" if number % 2 else "cpu"
             for block in [b for b in blocks if "gyro" not in str(b)]:
                 new = {keys[block]: received(block, number)}
-                began = clocks[which]()
+                began = now()
                 done = live.offer(new, windows=stored)
-                whole = clocks[which]() - began
+                whole = now() - began
                 refused += not done.taken
                 session = sum(done.seconds.values())
                 files = whole - session - done.canary_s

@@ -111,8 +111,12 @@ def run_held(run: Run, federation: str | None) -> None:
     Raises:
         StorageError: `nothing-found`: there is no model yet.
     """
+    try:
+        held = read_device(run.root / "devices" / run.name, federation)
+    except StorageError as error:
+        hint = "take part first: name a gateway with --gateway" if error.error_id == "nothing-found" else error.hint
+        raise StorageError(error.error_id, str(error), hint=hint) from error
     store = run.store()
-    held = read_device(store.folder, federation)
     check_known_labels(run.labels, held.federation)
     run.out.note(f"no gateway: federation {held.federation.name} as {store.device} has it on disk")
     live = run.live(store.folder)

@@ -39,6 +39,7 @@ from blossom_edge.inference.runtime import RuntimeOptions, load_onnxruntime
 from blossom_edge.inference.scoring import score
 from blossom_edge.inference.skeleton_set import SkeletonSet
 from blossom_edge.sensors.collector import Collector
+from blossom_edge.transport.malloc import trim_malloc
 
 NEW_WINDOWS = 10
 """New labelled windows after which the own head learns again, between two versions of the encoders."""
@@ -91,6 +92,7 @@ class OnnxMember:
         self._uses_own: dict[str, bool] = {}
         self._scores: dict[str, MetricSums] = {}
         self._trial_began = (0, 0, 0.0)
+        self._proved = 0
 
     # ---- as the agent uses it
 
@@ -202,6 +204,7 @@ class OnnxMember:
         swap = live.offer(self._received, windows=self._canary_windows(), make_heads=self._make_heads)
         self._log_swap(swap)
         self._choose_heads()
+        trim_malloc()  # the old sessions, and what the new ones were made from
         return swap.reason
 
     def _make_heads(self, model: OnnxModel, before: Mapping[str, HeadValues]) -> Mapping[str, HeadValues] | None:
@@ -267,8 +270,11 @@ class OnnxMember:
         if number != live.current.number:
             number, count, began = live.current.number, 0, now
         self._trial_began = number, count + num_windows, began
-        if count + num_windows >= PROVED_AFTER or now - began >= PROVED_S:
+        worked = count + num_windows >= PROVED_AFTER or now - began >= PROVED_S
+        if worked and self._proved != live.current.number:
+            self._proved = live.current.number
             live.proved()
+            trim_malloc()
 
     def _log_swap(self, swap: Swap) -> None:
         if swap.taken or swap.reason:

@@ -218,9 +218,10 @@ class LiveModel:
     # ---- the process
 
     def proved(self) -> None:
-        """The generation in use has worked: after some predictions, or for some time. Raises StorageError."""
+        """The generation in use has worked; that before leaves memory (a rollback reads its file). Raises StorageError."""
         if self.folder.state.trial is not None:
             self.folder.write(self.folder.state.prove())
+        self.previous = None
 
     def ended(self) -> None:
         """The process ends as it should, so this start was no crash. Raises StorageError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 M_TRIM_THRESHOLD = -1
@@ -13,6 +14,12 @@ TRIM_THRESHOLD_BYTES = 2 * 1024 * 1024
 """Sixteen of the largest messages: half of it costs a tenth more time per message, more stays after each round."""
 NUM_ARENAS = 1
 """One heap for all threads: Python runs one at a time, and each more keeps free memory of its own."""
+
+
+def trim_malloc() -> None:
+    """Give the heap's free pages back to the system, after something large has gone; where there is such a call."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def tune_malloc() -> bool:
