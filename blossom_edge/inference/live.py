@@ -218,7 +218,7 @@ class LiveModel:
     # ---- the process
 
     def proved(self) -> None:
-        """The generation in use has worked; that before leaves memory (rollback reads its file). Raises StorageError."""
+        """The generation has worked; that before leaves memory (rollback reads its file). Raises StorageError."""
         if self.folder.state.trial is not None:
             self.folder.write(self.folder.state.prove())
         self.previous = None

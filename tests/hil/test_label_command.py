@@ -59,6 +59,7 @@ def label(joined: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tup
     return say
 
 
+@pytest.mark.slow
 def test_a_change_of_class_gives_windows_of_both_classes_and_an_empty_one_ends_it(
     joined: Path, federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: Callable[..., Any]
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_second_device_needs_no_address_and_a_pause_stops_the_rounds_until_res
     assert [program.wait() for program in (*devices, gateway)] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_gateway_leaves_no_broker_and_no_taken_port(place: Place) -> None:
     if find_mosquitto() is None:
         pytest.skip("mosquitto is not installed")

@@ -45,6 +45,7 @@ main()
 """The device's program with its visibility check taken out."""
 
 
+@pytest.mark.slow
 def test_no_byte_of_a_private_block_is_heard_at_the_broker_or_stands_in_a_log(place: Place) -> None:
     ear, rounds = _run(place)
     needles = _needles_of_rounds(rounds)

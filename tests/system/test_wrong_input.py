@@ -131,6 +131,7 @@ def test_serve_says_in_one_line_what_is_wrong_and_what_to_do(
     assert [word for word in words if word not in line] == [], line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_mosquitto() is None, reason="mosquitto is not installed")
 def test_serve_on_a_taken_port_names_the_port_and_who_has_it(
     in_folder: Path, capsys: pytest.CaptureFixture[str]

@@ -94,6 +94,7 @@ def test_a_device_that_does_not_fit_is_told_what_differs(
     assert [word for word in words if word not in line] == [], line
 
 
+@pytest.mark.slow
 def test_another_key_under_a_known_id_is_refused_until_the_operator_forgets_the_device(gateway: Place) -> None:
     first = gateway.join("twin", *ONLY_ACCEL)
     gateway.wait_for(lambda: gateway.at_gateway("twin").get("online"), "twin is here")
@@ -123,6 +124,7 @@ def test_a_second_join_with_the_same_id_from_the_same_folder_is_refused(gateway:
     assert first.end(15) == 0
 
 
+@pytest.mark.slow
 def test_a_gateway_that_shows_another_key_than_the_trusted_one_is_not_joined(place: Place) -> None:
     first_gateway = place.serve("--set=rounds.min_devices=9")
     device = place.join("pi", *ONLY_ACCEL)
@@ -138,6 +140,7 @@ def test_a_gateway_that_shows_another_key_than_the_trusted_one_is_not_joined(pla
     assert "gateway-key" in line
 
 
+@pytest.mark.slow
 def test_a_modality_that_nobody_has_is_told_by_serve_status_and_why(place: Place) -> None:
     gateway = place.serve("--until-finished", "--set=schedule.stop_rounds=1", "--set=rounds.min_devices=1")
     assert place.join("a", *ONLY_ACCEL).wait() == 0

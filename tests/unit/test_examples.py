@@ -26,6 +26,7 @@ def test_one_round_by_hand_prints_its_averages() -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_two_devices_average_what_both_own_and_keep_the_rest() -> None:
     pytest.importorskip("torch")
     out = run("two_devices.py")

@@ -7,14 +7,15 @@ import pytest
 from blossom_edge.client.roles import used_blocks, whole_tasks
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.federation.load import load_federation
+from blossom_edge.federation.schema import Federation
 
 BOTH = ("accel", "gyro")
 FULL = load_federation("har", sets=["visibility=full"])
 AT_HOME = load_federation("har")
 
 
-def names(*args: object) -> list[str]:
-    return [str(block) for block in used_blocks(*args)]  # type: ignore[arg-type]
+def names(federation: Federation, modalities: tuple[str, ...], tasks: tuple[str, ...], role: str) -> list[str]:
+    return [str(block) for block in used_blocks(federation, modalities, tasks, role)]
 
 
 def test_where_all_is_shared_both_roles_run_encoders_fusion_and_head_of_their_modalities() -> None:
