@@ -262,6 +262,7 @@ def test_a_board_without_torch_predicts_goes_back_watches_and_learns_a_head(read
         said = next(p for p in _predictions(own) if p["personal"])
         assert said["labels"] == ["PEN"], "the one class that it was told"
         assert said["versions"]["head/har"] >= 1
+        reader.ask(COMMANDS["label"][1], home="second")
         assert reader.ask(COMMANDS["label"][-1], home="second").strip().endswith("no label")
         assert own.end(signal.SIGTERM) == 0, own.err
 

@@ -18,6 +18,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from live import Ear  # noqa: E402
+
 from aggregator.ledger import Ledger  # noqa: E402
 from aggregator.spool import Spool  # noqa: E402
 from blossom_edge.cli.main import program  # noqa: E402
@@ -74,6 +76,7 @@ def gateway(tmp_path: Path) -> Iterator[Gateway]:
 def test_onnx_members_hold_what_was_committed_and_say_what_torch_says(
     gateway: Gateway, people: Path, federation: Federation
 ) -> None:
+    ear = Ear(gateway.port)
     members = {role: member(gateway, role, people / str(5 + n)) for n, role in enumerate(("infer", "personalize"))}
     for n in range(1, 5):
         gateway.join(f"torch-{n}", "--profile", "jetson-imu", "--replay", str(people / str(n)))
@@ -98,6 +101,8 @@ def test_onnx_members_hold_what_was_committed_and_say_what_torch_says(
     assert all(sent[role]["role"] == role for role in members)
     for process in members.values():
         assert process.end() == 0
+    ear.close()
+    assert runs_heard(head, ear) == []
 
     windows = {role: windows_of(federation, people / str(5 + n)) for n, role in enumerate(members)}
     checked = compare(gateway, federation, members["infer"], windows["infer"])
@@ -122,6 +127,19 @@ def holds(gateway: Gateway, role: str, number: int) -> bool:
     status = gateway.device(role)
     versions = set(status.get("versions", {}).values())
     return versions == {number} and status["score_round"] == number + 1
+
+
+def runs_heard(head: HeadValues, ear: Ear) -> list[bytes]:
+    """Runs of four values of the own head, as float32 or float16, that anybody said at the broker."""
+    said = b"\n".join(payload for _topic, payload in ear.heard)
+    assert b"encoder/accel" in said
+    found = []
+    for values in head.tensors.values():
+        flat = np.ascontiguousarray(values, dtype=np.float32).reshape(-1)
+        for kind in (np.float32, np.float16):
+            runs = [flat[i : i + 4].astype(kind) for i in range(0, len(flat) - 3, 4)]
+            found += [run.tobytes() for run in runs if run.all() and run.tobytes() in said]
+    return found
 
 
 def libraries(process: Process) -> str:
