@@ -147,6 +147,8 @@ class Mirror:
             speaks = now - mirrored.window_end_s <= self._silent_s
             online = device in members and members[device].online and speaks
             self._states(device, mirrored, now)
+            if online and not mirrored.said and not all(state.is_out for state in mirrored.tasks.values()):
+                continue  # what it said before is not shown as new
             if mirrored.said is not online:
                 mirrored.said = online
                 self._publish(availability_topic(self._federation.name, device), ONLINE if online else OFFLINE)

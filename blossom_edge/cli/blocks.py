@@ -293,6 +293,7 @@ def _place(root: Path, device: str | None, federation_name: str | None) -> Place
         ConfigError: `usage`, `nothing-found`.
         StorageError: `nothing-found`.
     """
+    from blossom_edge.client.folder import place_of
     from blossom_edge.client.store import known_federation
 
     status = read_status(root, device, joined=True)
@@ -301,7 +302,7 @@ def _place(root: Path, device: str | None, federation_name: str | None) -> Place
     if federation is None:
         what = f"federation {name!r}" if name else "a federation"
         raise StorageError("nothing-found", f"{status['device']} has not joined {what}", hint="see blossom-edge status")
-    return Place(status, folder, folder / f"{federation.name}-{federation.digest[:12]}", federation)
+    return Place(status, folder, place_of(folder, federation.name, federation.digest), federation)
 
 
 def _received_keys(place: Path) -> list[BlockKey]:

@@ -44,6 +44,7 @@ def export_bundle(
         ConfigError: `usage`; `profile-not-found`, `profile-invalid`, `federation-mismatch`; `skeleton-missing`.
         StorageError: `nothing-found`: no device, or nothing was trained yet; `file-damaged`, `disk-failed`.
     """
+    from blossom_edge.client.folder import place_of
     from blossom_edge.client.held_model import read_device
     from blossom_edge.client.roles import whole_tasks
     from blossom_edge.inference.bundle import Bundle, bundle_summary, write_bundle
@@ -55,7 +56,7 @@ def export_bundle(
     folder = edge_folder(data_dir) / "devices" / status["device"]
     held = read_device(folder, federation)
     known = held.federation
-    place = folder / f"{known.name}-{known.digest[:12]}"
+    place = place_of(folder, known.name, known.digest)
     used = _model(out, held, status, place)
     if shared_only:
         shared = {block: tensors for block, tensors in used.blocks.items() if known.spec[block].leaves_device}

@@ -13,6 +13,7 @@ from blossom_edge.console.output import Output, format_bytes
 from blossom_edge.core.errors import ConfigError, StorageError
 from blossom_edge.durable import atomic_write
 from blossom_edge.export.merged import FACTS_KEY, export_merged, merged_modalities, model_facts, used_blocks
+from blossom_edge.export.needed import need_exporter
 
 PRIVATE_NOTE = "it holds private blocks of this device: who has the file has them"
 
@@ -31,6 +32,7 @@ def write_merged(
         raise ConfigError(
             "usage", f"{path} is a folder, expected a file", hint=f"name one such as {path / 'model.onnx'}"
         )
+    need_exporter()
     root = edge_folder(data_dir)
     found = read_device(root / "devices" / read_status(root, device, joined=True)["device"], federation)
     name = _task(found, task)

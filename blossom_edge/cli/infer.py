@@ -22,6 +22,7 @@ SENSING = ("seed", "speed", "labels_per_class", "holdout", "tasks")
 @command(
     "infer",
     has_json=True,
+    streams=True,
     example="blossom-edge infer --profile rpi-zero2-imu --gateway gateway.local --publish\n"
     "blossom-edge infer --bundle har.blossom --replay people/3 --json",
 )
@@ -54,8 +55,8 @@ def infer(
     """Predict each window, with class, confidence, latency and the versions used, until Ctrl-C.
 
     With --gateway the device takes part as its profile says (compute.role infer or personalize) and goes on when the
-    federation is finished. Without it the model on disk runs: what the last join or infer left. A recording that was
-    read to its end ends it.
+    federation is finished. Without it the model on disk runs, what the last join or infer left, until the end of a
+    recording. A gateway that does not answer at the start is looked for again meanwhile.
     """
     from blossom_edge.cli.infer_modes import Run, run_bundle, run_held, run_member
     from blossom_edge.cli.prediction_view import PredictionView

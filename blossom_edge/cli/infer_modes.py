@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blossom_edge.cli.joining import check_known_labels, find_place, make_agent
+from blossom_edge.cli.joining import Place, check_known_labels, find_place, make_agent
 from blossom_edge.cli.prediction_view import PredictionView
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.fixed_model import FixedModel
+from blossom_edge.client.folder import place_of
 from blossom_edge.client.held_model import read_device
 from blossom_edge.client.learner import Learner, WindowUser
 from blossom_edge.client.predicting import ModelInUse
 from blossom_edge.client.store import Store
 from blossom_edge.console.output import Output
-from blossom_edge.core.errors import ConfigError, StorageError
+from blossom_edge.core.errors import ConfigError, LinkError, StorageError
 from blossom_edge.durable import make_folder
 from blossom_edge.federation.schema import Federation
+from blossom_edge.inference.model_folder import look
 from blossom_edge.simulation.learner import Live, make_learner, open_windows
 
 if TYPE_CHECKING:
     from blossom_edge.cli.infer_bundle import BundleModel
     from firmware_profiles import Profile
 
+LOOK_AGAIN_S = 30.0
+SILENT = frozenset({"gateway-unreachable", "gateway-silent"})
+"""Nobody answers: it may come."""
 NAP_S = 0.05
 """Longest nap between two looks at the clock, so that Ctrl-C is heard."""
 
@@ -82,7 +87,13 @@ def run_member(
             f"{run.profile.id} has compute.role train, which predicts nothing while it takes part",
             hint="`blossom-edge join` trains; --set compute.role=infer (or personalize) predicts",
         )
-    place = find_place(run.root, gateway, federation, password=password, patience_s=patience_s)
+
+    def find(seconds: float) -> Place:
+        return find_place(run.root, gateway, federation, password=password, patience_s=seconds)
+
+    place = _first_answer(run, find, federation, patience_s=patience_s)
+    if place is None:
+        return
     store = run.store()
     check_known_labels(run.labels, store.known_federation(place.federation))
     agent = make_agent(
@@ -103,6 +114,47 @@ def run_member(
         run.view.score = agent.learner.user.score
     if stop.error is not None:
         raise stop.error
+
+
+def _first_answer(
+    run: Run, find: Callable[[float], Place], federation: str | None, *, patience_s: float
+) -> Place | None:
+    """The gateway's place. While none answers, the model on disk predicts, if there is one; None: that was the end.
+
+    Raises:
+        LinkError: none answers, and there is no model yet; or it refuses the login.
+    """
+    try:
+        return find(patience_s)
+    except LinkError as error:
+        if error.error_id not in SILENT or not _has_model(run, federation):
+            raise
+        run.out.note(f"{error}; it is looked for again every {LOOK_AGAIN_S:.0f} s")
+    found: list[Place] = []
+    look_at = time.monotonic() + LOOK_AGAIN_S
+
+    def should_stop() -> bool:
+        nonlocal look_at
+        if time.monotonic() >= look_at:
+            with suppress(LinkError):
+                found.append(find(min(patience_s, 1.0)))
+            look_at = time.monotonic() + LOOK_AGAIN_S
+        return bool(found) or run.should_stop()
+
+    with ExitStack() as stack:
+        run_held(replace(run, stack=stack, should_stop=should_stop), federation)
+    return found[0] if found else None
+
+
+def _has_model(run: Run, federation: str | None) -> bool:
+    """Whether something is on disk that can predict."""
+    folder = run.root / "devices" / run.name
+    try:
+        held = read_device(folder, federation)
+        state = look(place_of(folder, held.federation.name, held.federation.digest))
+    except StorageError:
+        return False
+    return state is not None and state.in_use is not None
 
 
 def run_held(run: Run, federation: str | None) -> None:

@@ -58,6 +58,8 @@ class PredictionView:
         if self._ended:
             return
         self._ended = True
+        if self.full:  # more may have been predicted than were shown
+            self.score = {}
         means = {name: metric.mean for name, metric in sorted(self.score.items())}
         counts = {name: metric.count for name, metric in self.score.items()}
         self._out.json_line({"type": "summary", "num_predictions": self._num_shown, "score": means})

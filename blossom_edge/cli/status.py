@@ -43,15 +43,18 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
         if sensor["state"] != "ok":
             out.line(out.paint(_absence(name, sensor), "warn"))
     out.line()
+    trains = found.get("role", "train") == "train"
+    third = found["sent"] if trains else found["model"].get("versions", {})
     rows = []
     for block in sorted({*found["versions"], *found["sent"], *found["outcomes"]}):
-        rows.append((block, found["versions"].get(block), found["sent"].get(block), found["outcomes"].get(block)))
+        rows.append((block, found["versions"].get(block), third.get(block), found["outcomes"].get(block)))
     rows += [(block, None, "stays on this device", None) for block in found["private"]]
-    out.table(rows, ["block", "version", "sent", "last outcome"])
+    columns = ["version", "sent"] if trains else ["received", "in use"]
+    out.table(rows, ["block", *columns, "last outcome"])
     total_up = sum(up for up, _ in found["bytes"].values())
     total_down = sum(down for _, down in found["bytes"].values())
     out.line(f"\nsent {format_bytes(total_up)}, received {format_bytes(total_down)} since the start")
-    if found.get("role", "train") != "train":
+    if not trains:
         for line in model_lines(found["model"]):
             out.line(line)
         return

@@ -13,3 +13,8 @@ def last_file(folder: Path, federation: str) -> Path:
 def has_joined(folder: Path, federation: str | None) -> bool:
     """Whether the device of this folder ever entered the federation of this name."""
     return federation is not None and last_file(folder, federation).exists()
+
+
+def place_of(folder: Path, federation: str, digest: str) -> Path:
+    """In a device's folder, that of one federation: another digest is another federation, so nothing mixes."""
+    return folder / f"{federation}-{digest[:12]}"

@@ -14,7 +14,7 @@ from typing import Any
 
 from blossom_edge.client.actions import Held
 from blossom_edge.client.blocks import DeviceBlocks
-from blossom_edge.client.folder import last_file
+from blossom_edge.client.folder import last_file, place_of
 from blossom_edge.client.store import known_federation, read_checkpoint
 from blossom_edge.codec import safetensors_file
 from blossom_edge.core.blocks import BlockId, BlockKey, Tensors
@@ -64,7 +64,7 @@ def read_device(folder: Path, federation_name: str | None = None) -> HeldModel:
             "file-damaged", what, hint="join again: it is fetched anew; install the packages of its blocks"
         )
     modalities, tasks = tuple(status["modalities"]), tuple(status["tasks"])
-    place = folder / f"{name}-{federation.digest[:12]}"
+    place = place_of(folder, name, federation.digest)
     owned = DeviceBlocks(federation, modalities, tasks)
     held = {key: one for key, one in _held(place / "blocks") if key in owned.keys.values()}
     private = _private(place / "checkpoint.safetensors")

@@ -345,7 +345,7 @@ class Session:
     def applied(self, score: MetricSums, present: frozenset[str], num_windows: int, *, words: str) -> list[Action]:
         """The received versions are in use, or were refused; `words` say which and why."""
         finishing, self._finishing = self._finishing is not None, None
-        self.story.tell("finished" if finishing else "waiting", words)
+        self.story.tell(*(("finished", f"({words})") if finishing else ("waiting", f"for the next round; {words}")))
         state = self._state("evaluated", self.story.round + 1, score, present, reason=words, num_windows=num_windows)
         return [state, Stop("the federation is finished")] if finishing and not self._stays else [state]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blossom_edge.client.actions import Checkpoint, Held
-from blossom_edge.client.folder import last_file
+from blossom_edge.client.folder import last_file, place_of
 from blossom_edge.client.updates import Outgoing
 from blossom_edge.codec import safetensors_file
 from blossom_edge.codec.keys import SigningKey, fingerprint
@@ -90,7 +90,7 @@ class Store:
         Raises:
             StorageError: `file-damaged`: the checkpoint cannot be read.
         """
-        self._place = self._folder_of(federation.name, federation.digest)
+        self._place = place_of(self.folder, federation.name, federation.digest)
         make_folder(self._place / "blocks")
         for folder in (self._place, self._place / "blocks"):
             sweep_temporary(folder)
@@ -124,9 +124,6 @@ class Store:
     def remember_gateway(self, address: str) -> None:
         """Note the address of a successful join, for the next one that names none."""
         _write_json(self.root / "gateway.json", {"address": address})
-
-    def _folder_of(self, name: str, digest: str) -> Path:
-        return _folder_of(self.folder, name, digest)
 
     def _load_key(self) -> SigningKey:
         path = self.folder / KEY_FILE
@@ -172,17 +169,13 @@ class Store:
 def known_federation(folder: Path, name: str) -> Federation | None:
     """The federation of this name that the device of this folder joined last, if its file can be read."""
     digest = _read_json(last_file(folder, name), "")
-    data = _read_json(_folder_of(folder, name, digest) / "federation.json", None) if digest else None
+    data = _read_json(place_of(folder, name, digest) / "federation.json", None) if digest else None
     if data is None:
         return None
     try:
         return Federation.from_dict(data)
     except ConfigError:
         return None
-
-
-def _folder_of(folder: Path, name: str, digest: str) -> Path:
-    return folder / f"{name}-{digest[:12]}"
 
 
 def last_gateway(root: Path) -> str | None:

@@ -47,7 +47,7 @@ class Output:
         plain = bool(environ.get("NO_COLOR")) or environ.get("TERM") == "dumb"
         self.colour = self._stdout.isatty() and not plain
         self.width = shutil.get_terminal_size((COLUMNS, 24)).columns if self._stdout.isatty() else COLUMNS
-        self._json_printed = False
+        self._json_printed = self._streams = False
         self._progress_shown = False
 
     def line(self, text: str = "") -> None:
@@ -77,7 +77,7 @@ class Output:
         if self.as_json:
             import json
 
-            self._json_printed = True
+            self._json_printed = self._streams = True
             _print(self._stdout, json.dumps(_plain(value), allow_nan=False))
 
     def note(self, text: str) -> None:
@@ -127,8 +127,8 @@ class Output:
         self.end_progress()
         message, hint = (" ".join(text.split()) for text in (message, hint))
         _print(self._stderr, f"error: {message}{f'; {hint}' if hint else ''} [{error_id}]")
-        if self.as_json and not self._json_printed:
-            self.json({"error": {"id": error_id, "message": message, "hint": hint}})
+        if self.as_json and (self._streams or not self._json_printed):
+            self.json_line({"error": {"id": error_id, "message": message, "hint": hint}})
 
     def finish(self) -> None:
         """Hold a command to its word: with --json it has printed its object."""

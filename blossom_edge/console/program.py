@@ -45,15 +45,16 @@ EXTRAS = {
 class Command(click.Command):
     """A command with the common flags and an example in its help."""
 
-    def __init__(self, *args: Any, example: str = "", has_json: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, example: str = "", has_json: bool = False, streams: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.context_settings = {**SETTINGS, **self.context_settings}
         self.example = example
         self.has_json = has_json
         if has_json:
-            self.params.append(
-                click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object and nothing else.")
-            )
+            what = "one JSON object a line" if streams else "one JSON object and nothing else"
+            self.params.append(click.Option(["--json", "as_json"], is_flag=True, help=f"Print {what}."))
         self.params += [
             click.Option(["-v", "--verbose"], is_flag=True, help="Log more, and show the trace of a fault."),
             click.Option(["--quiet"], is_flag=True, help="Print results and errors only."),
@@ -68,13 +69,13 @@ class Command(click.Command):
 
 
 def command(
-    name: str, *, example: str, has_json: bool = False, log_level: str = "warning"
+    name: str, *, example: str, has_json: bool = False, streams: bool = False, log_level: str = "warning"
 ) -> Callable[[Callable[..., int | None]], Command]:
     """Make a command of `function(out, **options)`, which may return an exit code.
 
     example: command lines shown in the help as they stand, a long one goes on after a backslash; has_json: it takes
-    --json, as every command that shows something does; log_level: what goes to stderr without -v and --quiet (a
-    service says "info").
+    --json, as every command that shows something does; streams: with --json it prints many objects, one a line;
+    log_level: what goes to stderr without -v and --quiet (a service says "info").
     """
 
     def decorate(function: Callable[..., int | None]) -> Command:
@@ -90,7 +91,7 @@ def command(
             out.finish()
             return status
 
-        return click.command(name, cls=Command, example=example, has_json=has_json)(run_command)
+        return click.command(name, cls=Command, example=example, has_json=has_json, streams=streams)(run_command)
 
     return decorate
 

@@ -24,6 +24,8 @@ MIN_UNLABELLED = 16
 SLOWER_FACTOR = 3.0
 SLOWER_S = 0.005
 """The median of the new may be 3 times the old or 5 ms above it, whichever is more: less is noise of a busy board."""
+MIN_TIMED = 8
+"""With fewer windows a median says nothing of latency: one of three runs in which the board did something else."""
 MIN_LABELLED = 20
 """With fewer labelled windows a score says nothing: one window is 5 % of 20."""
 MARGIN = 0.05
@@ -113,7 +115,7 @@ def _not_finite(new: Observed) -> str:
 
 
 def _slower(old: Observed, new: Observed) -> str:
-    if not new.seconds:
+    if len(new.seconds) < MIN_TIMED:
         return ""
     before, after = float(np.median(old.seconds)), float(np.median(new.seconds))
     limit = max(SLOWER_FACTOR * before, before + SLOWER_S)

@@ -153,6 +153,8 @@ def test_a_device_that_starts_again_is_available_with_its_next_prediction(home: 
     assert home.states()["watch-1__har"] == UNAVAILABLE, "perhaps it does not publish any more"
     home.device.predict("har", "ABD")
     home.run()
+    assert home.states()["watch-1__har"] == UNAVAILABLE, "never the old state as a new one"
+    home.run(GAP_S)
     assert home.states()["watch-1__har"] == "ABD"
 
 
