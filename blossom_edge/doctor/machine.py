@@ -24,7 +24,7 @@ PYTHONS = ((3, 10), (3, 13))
 STEP_TIMEOUT_S = 120.0
 DISK_FAIL_MB, DISK_WARN_MB = 100.0, 1000.0
 SLOW_WRITE_S = 0.5
-ROLE_MB = {"train": 400.0, "personalize": 90.0, "infer": 85.0}
+ROLE_MB = {"train": 400.0, "personalize": 110.0, "infer": 110.0}
 """MiB that a device process of this role takes, without its windows (on x86: docs/hardware.md)."""
 
 TORCH_STEP = """

@@ -51,8 +51,9 @@ def test_the_first_model_of_all_is_judged_on_finiteness_alone() -> None:
     [(1.0, 5.9, True), (1.0, 6.1, False), (10.0, 29.9, True), (10.0, 30.1, False), (0.1, 5.0, True)],
 )
 def test_a_model_may_take_three_times_as_long_or_5_ms_more(before_ms: float, after_ms: float, taken: bool) -> None:
-    why = verdict(seen([RIGHT] * 5, ms=before_ms), seen([RIGHT] * 5, ms=after_ms))
+    why = verdict(seen([RIGHT] * 8, ms=before_ms), seen([RIGHT] * 8, ms=after_ms))
     assert (why == "") is taken
+    assert verdict(seen([RIGHT] * 7, ms=before_ms), seen([RIGHT] * 7, ms=after_ms)) == ""  # too few to say
     if not taken:
         assert f"latency {after_ms:.2f} ms, the one in use has {before_ms:.2f} ms" in why
 

@@ -134,9 +134,9 @@ def test_missing_skeletons_are_asked_for_again_until_they_are_here_then_the_vers
     assert bench.use.skeleton(skeleton(TWO, b"", reason="none here"), bench.user) == []
     assert bench.user.added == [ONE]
     bench.use.apply(Apply(3), bench.user)
-    assert bench.session.story.detail == "generation 1 in use; none here"
+    assert bench.session.story.detail == "for the next round; generation 1 in use; none here"
     (again,) = bench.use.skeleton(skeleton(TWO), bench.user)
     assert isinstance(again, Apply)
     bench.use.apply(Apply(3), bench.user)
-    assert bench.session.story.detail == "generation 1 in use"
+    assert bench.session.story.detail == "for the next round; generation 1 in use"
     assert bench.scores == {4: bench.user.score}
