@@ -72,7 +72,7 @@ def observe(
 ) -> tuple[Observed | None, Observed]:
     """Run both on each window in turn, now one first, now the other: what slows the machine down hits both alike."""
     runs = [(predict, Observed()) for predict in (old, new) if predict is not None]
-    for predict, _ in runs[: len(windows)]:
+    for predict, _ in runs if len(windows) else []:
         _run(predict, windows, 0)  # the first run of a session also allocates
     for row in range(len(windows)):
         for predict, seen in runs if row % 2 else reversed(runs):
