@@ -24,10 +24,10 @@ ROGUE = """
 import sys
 from dataclasses import replace
 import numpy as np
-import blossom_edge.client.session as session
+import blossom_edge.client.round_end as round_end
 from blossom_edge.core.blocks import BlockKey
 
-honest, kind = session.make_updates, sys.argv.pop(1)
+honest, kind = round_end.make_updates, sys.argv.pop(1)
 CHANGES = {
     "foreign": lambda u: replace(u, key=BlockKey.parse("encoder/gyro")),
     "nan": lambda u: replace(u, data=np.full(len(u.data) // 4, np.nan, dtype="<f4").tobytes()),
@@ -35,7 +35,7 @@ CHANGES = {
     "short": lambda u: replace(u, data=u.data[:-4]),
     "base": lambda u: replace(u, base_version=u.base_version + 7),
 }
-session.make_updates = lambda *args, **options: tuple(map(CHANGES[kind], honest(*args, **options)))
+round_end.make_updates = lambda *args, **options: tuple(map(CHANGES[kind], honest(*args, **options)))
 from blossom_edge.cli.main import main
 main()
 """
