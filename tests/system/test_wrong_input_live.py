@@ -158,7 +158,7 @@ def test_a_modality_that_nobody_has_is_told_by_serve_status_and_why(place: Place
 def test_updates_that_may_not_come_in_are_refused_by_type_and_the_round_ends_without_them(place: Place) -> None:
     kinds = {"foreign": "policy", "nan": "nonfinite", "old": "stale", "short": "size", "base": "stale"}
     gateway = place.serve(
-        "--until-finished", "--set=schedule.stop_rounds=1", "--set=rounds={min_devices=6, deadline_s=15.0}"
+        "--until-finished", "--set=schedule.stop_rounds=1", "--set=rounds={min_devices=6, deadline_s=40.0}"
     )
     honest = place.join("honest", *ONLY_ACCEL)
     common = ["--data-dir", str(place.edge_folder), "--speed=0", "--gateway", f"127.0.0.1:{place.port}", *ONLY_ACCEL]
