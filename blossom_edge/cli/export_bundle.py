@@ -124,6 +124,8 @@ def _model(out: Output, held: HeldModel, status: dict[str, Any], place: Path) ->
         mine = held.federation.name == status.get("federation")
         uses_own = status.get("model", {}).get("uses_own_head", {}) if mine else {}
         whole = whole_tasks(held.federation, found.blocks)
+        if status.get("role") == "infer":  # heads of an earlier role may lie there still
+            return replace(found, heads={})
         heads = {t: head for t, head in found.heads.items() if t not in whole or uses_own.get(t, True)}
         return replace(found, heads=heads)
     new = set(held.untrained)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from blossom_edge.cli.options import edge_folder
 from blossom_edge.cli.status import read_status
+from blossom_edge.client.folder import place_of
 from blossom_edge.client.held_model import HeldModel, read_device
+from blossom_edge.client.used_model import read_used
 from blossom_edge.console.output import Output, format_bytes
 from blossom_edge.core.errors import ConfigError, StorageError
 from blossom_edge.durable import atomic_write
@@ -35,6 +38,7 @@ def write_merged(
     need_exporter()
     root = edge_folder(data_dir)
     found = read_device(root / "devices" / read_status(root, device, joined=True)["device"], federation)
+    found = _in_use(found, root / "devices" / found.device)
     name = _task(found, task)
     modalities = merged_modalities(found.federation, found.blocks, task=name)
     used = used_blocks(found.federation, task=name, modalities=modalities)
@@ -87,6 +91,16 @@ def _shape(modality: dict[str, Any]) -> str:
     for size in modality["shape"]:
         width *= size
     return f"(1, {modality['window']}, {width})"
+
+
+def _in_use(found: HeldModel, folder: Path) -> HeldModel:
+    """Of a device that runs versions instead of training them: those in use, which are not always the newest."""
+    used = read_used(place_of(folder, found.federation.name, found.federation.digest), found.federation)
+    if used is None:
+        return found
+    has = {**found.blocks, **used.blocks}
+    untrained = tuple(block for block in found.untrained if block not in used.blocks)
+    return replace(found, blocks=has, versions={**found.versions, **used.versions}, untrained=untrained)
 
 
 def _task(found: HeldModel, task: str | None) -> str:

@@ -204,7 +204,7 @@ def _run_fixed(run: Run, federation: Federation, load: Callable[[], ModelInUse],
     used = load()
     learner, collector = open_windows(run.profile, federation, live=live, keep_fresh=True, **run.sensing)
     run.stack.callback(learner.close)
-    _loop(run, learner, FixedModel(federation, collector, used, clock=time.perf_counter))
+    _loop(run, learner, FixedModel(federation, collector, used, clock=time.perf_counter, tasks=run.sensing["tasks"]))
 
 
 def _trained(run: Run, store: Store, federation: Federation) -> ModelInUse:
@@ -224,8 +224,10 @@ def _trained(run: Run, store: Store, federation: Federation) -> ModelInUse:
 
 
 def _loop(run: Run, learner: Learner, model: WindowUser) -> None:
-    """Look at the sensors and predict until there is nothing more, or somebody stops it."""
-    run.stack.callback(model.close)
+    """Look at the sensors and predict until there is nothing more, or somebody stops it.
+
+    Only such an end is a clean one (`close`): an error counts as a start that the model did not survive.
+    """
     while True:
         now = time.monotonic()
         learner.poll(now)
@@ -233,6 +235,7 @@ def _loop(run: Run, learner: Learner, model: WindowUser) -> None:
             run.view.show(prediction)
         run.view.score = model.score
         if run.should_stop() or learner.done():
+            model.close()
             return
         until = now + (learner.poll_s or 0.0)
         while not run.should_stop() and (left := until - time.monotonic()) > 0:

@@ -36,7 +36,7 @@ from blossom_edge.client.version_use import VersionUse
 from blossom_edge.codec import messages
 from blossom_edge.codec.envelope import decode, encode
 from blossom_edge.console.logs import log_event
-from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError
+from blossom_edge.core.errors import BlossomError, ConfigError, FrameError, LinkError, RemoteError
 from blossom_edge.core.metrics import MetricSums
 from blossom_edge.core.prediction import Prediction
 from blossom_edge.federation.schema import Federation
@@ -105,7 +105,7 @@ class Agent:
         self._pace = UploadPace(upload_kbps) if upload_kbps is not None else None
         self._trusted: str | None = None
         self._connection = 0
-        self._said_hello = False
+        self._said_hello = self._ended_well = False
         self._polled_at = float("-inf")
         device = session.facts.device
         self._scope = f"{federation_name}/{device}"
@@ -145,6 +145,7 @@ class Agent:
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Stop:
         """Run until the federation is finished, an error ends it (it is in the `Stop`), or `should_stop` says so."""
+        self._begin()
         while self.stopped is None and not should_stop():
             due = self.next_due()
             wait = 1.0 if due is None else min(max(due - self._clock(), 0.0), 1.0)
@@ -152,7 +153,18 @@ class Agent:
                 self.step(wait)
             except BlossomError as error:
                 self._stop(error)
+        self._ended_well = self.stopped is None or self.stopped.error is None
         return self.stopped or Stop("stopped")
+
+    def _begin(self) -> None:
+        """A device that predicts does so with what it has, before anybody answers."""
+        try:
+            self._do(self.session.begin())
+        except ConfigError as error:  # of the federation that it knew: the gateway's may be another one by now
+            log_event(log, "known-federation-unfit", level=logging.WARNING, reason=str(error))
+            self.session.blocks = None
+        except BlossomError as error:
+            self._stop(error)
 
     def leave(self, reason: str) -> None:
         """Say goodbye to who heard a hello, and close link and store. An error that stopped us gives its id away."""
@@ -161,11 +173,16 @@ class Agent:
             reason += f": {error.error_id}" if error is not None else ""
             self._publish(self.bye(self._connection, reason))
         if self.learner is not None:
-            if self.learner.user is not None:
-                self.learner.user.close()
-            self.learner.close()
+            self._close_learner(clean=self._ended_well)
         self._link.close()
         self.store.close()
+
+    def _close_learner(self, *, clean: bool) -> None:
+        """An end after an error counts as a start that the model in use did not survive."""
+        if self.learner is not None:
+            if self.learner.user is not None and clean:
+                self.learner.user.close()
+            self.learner.close()
 
     def bye(self, connection: int, reason: str) -> messages.Bye:
         """The goodbye of a connection; also its will."""
@@ -254,6 +271,8 @@ class Agent:
                 self._stop(action.error, action.reason)
 
     def _adopt(self, federation: Federation) -> list[Action]:
+        if self.learner is not None:  # that of the federation it knew before
+            self._close_learner(clean=True)
         self.learner = self._make_learner(federation)
         self._polled_at = self._clock()
         self.learner.poll(self._polled_at)

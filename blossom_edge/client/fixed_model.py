@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from blossom_edge.client.predicting import ModelInUse, Predictor
 from blossom_edge.core.metrics import MetricSums
@@ -15,10 +15,16 @@ class FixedModel:
     """Predicts every fresh window of a collector once. Learns nothing, exchanges nothing, writes nothing."""
 
     def __init__(
-        self, federation: Federation, collector: Collector, used: ModelInUse, *, clock: Callable[[], float]
+        self,
+        federation: Federation,
+        collector: Collector,
+        used: ModelInUse,
+        *,
+        clock: Callable[[], float],
+        tasks: Collection[str] = (),
     ) -> None:
         self._collector, self._used = collector, used
-        self._predictor = Predictor(federation, span_s=collector.span_s, clock=clock)
+        self._predictor = Predictor(federation, span_s=collector.span_s, clock=clock, tasks=tasks)
 
     def update(self, now: float) -> list[Prediction]:
         """What the windows that came since the last call give."""

@@ -91,6 +91,8 @@ def _status(folder: Path) -> dict[str, Any]:
         raise StorageError(
             "file-damaged", f"{path} cannot be read: {error}", hint="start join: it is made anew"
         ) from None
+    if not isinstance(found, dict):
+        raise StorageError("file-damaged", f"{path} holds no object", hint="start join: it is made anew")
     return found
 
 

@@ -21,6 +21,8 @@ class Taken:
     score: MetricSums
     words: str
     """For people: `version 4 in use`, or what was refused and why."""
+    lacks: bool = False
+    """Whether skeletons are missing that the gateway may send: no end yet, even if the federation is finished."""
 
 
 class WindowUser(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import numpy as np
 from blossom_edge.board.clock import utc_stamp
 from blossom_edge.client.actions import Held
 from blossom_edge.client.learner import Taken
-from blossom_edge.client.own_head import MORE_STEPS, NEW_STEPS, fit_heads
+from blossom_edge.client.own_head import MIN_LABELLED, MORE_STEPS, NEW_STEPS, fit_heads, num_usable
 from blossom_edge.client.predicting import ModelInUse, Predictor
 from blossom_edge.client.roles import used_blocks
 from blossom_edge.codec.skeleton_file import check_skeleton
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.console.logs import log_event
-from blossom_edge.core.blocks import BlockId, BlockKey
+from blossom_edge.core.blocks import BlockId, BlockKey, BlockKind
+from blossom_edge.core.errors import BlossomError
 from blossom_edge.core.metrics import MetricSums
 from blossom_edge.core.prediction import Prediction
 from blossom_edge.core.windows import WindowSet
@@ -42,7 +44,11 @@ from blossom_edge.sensors.collector import Collector
 from blossom_edge.transport.malloc import trim_malloc
 
 NEW_WINDOWS = 10
-"""New labelled windows after which the own head learns again, between two versions of the encoders."""
+NEW_SHARE = 10
+"""After so many new labelled windows, or a tenth of all, the own head learns again between two versions of the
+encoders: all windows go through them anew, and on a slow board that must not be what it does all day."""
+MAX_FAILED = 3
+"""Windows on which a generation on trial may fail before it is left."""
 PROVED_AFTER = 10
 """Predictions after which a generation has shown that it does not bring the process down ..."""
 PROVED_S = 60.0
@@ -82,7 +88,7 @@ class OnnxMember:
         self._blocks = used_blocks(federation, collector.modalities, tasks, role)
         self._waits, self._clock, self._seed = waits, clock, seed
         self._options = options or RuntimeOptions()
-        self._predictor = Predictor(federation, span_s=collector.span_s, clock=clock)
+        self._predictor = Predictor(federation, span_s=collector.span_s, clock=clock, tasks=self._tasks)
         self._skeletons: SkeletonSet | None = None
         self._keys: dict[BlockId, BlockKey] = {}
         self._live: LiveModel | None = None
@@ -91,8 +97,10 @@ class OnnxMember:
         self._num_early = self._learned_at = 0
         self._uses_own: dict[str, bool] = {}
         self._scores: dict[str, MetricSums] = {}
+        self._lacking: tuple[str, ...] = ()
+        self._held_back = False
         self._trial_began = (0, 0, 0.0)
-        self._proved = 0
+        self._proved = self._failed_of = self._num_failed = 0
 
     # ---- as the agent uses it
 
@@ -110,17 +118,20 @@ class OnnxMember:
             decode=lambda key, data: down.decode(data, self.federation.spec[key.block]),
             clock=self._clock,
             boot=boot,
+            own_heads=self.role == "personalize",
             speaks_own=lambda task: self._uses_own.get(task, True),
             stamp=utc_stamp,
         )
+        self._lacking = self._look_for_skeletons()
         self._choose_heads()
 
     def lacking(self) -> tuple[str, ...]:
         """Digests of the skeletons that are needed and not here."""
-        if self._skeletons is None:
-            return ()
-        wanted = sorted({skeleton_digest(self.federation, block) for block in self._blocks})
-        return tuple(self._skeletons.missing(wanted))
+        return self._lacking
+
+    def _look_for_skeletons(self) -> tuple[str, ...]:
+        wanted = {skeleton_digest(self.federation, block) for block in self._blocks}
+        return tuple(self._skeletons.missing(wanted)) if self._skeletons is not None else ()
 
     def add_skeleton(self, digest: str, data: bytes) -> None:
         """Take a skeleton from the gateway, checked; one that this device does not need is passed over."""
@@ -129,6 +140,7 @@ class OnnxMember:
             name = f"the gateway's skeleton of {mine[digest]}"
             check_skeleton(data, self.federation.spec[mine[digest]], digest=digest, name=name)
             self._skeletons.add(digest, data)
+            self._lacking = self._look_for_skeletons()
 
     def take(self, held: Mapping[BlockKey, Held]) -> Taken:
         """Put received versions to use, or go on with the old ones and say why."""
@@ -138,7 +150,7 @@ class OnnxMember:
             return Taken({}, "waits for the first trained versions")
         if lacking := self.lacking():
             blocks = [str(b) for b in self._blocks if skeleton_digest(self.federation, b) in lacking]
-            return Taken({}, f"waits for the skeletons of {', '.join(blocks)}")
+            return Taken({}, f"waits for the skeletons of {', '.join(blocks)}", lacks=True)
         self._received = {key: Received(one.version, one.sha256, one.data) for key, one in mine.items()}
         reason = self._offer(live)
         if live.current is None:
@@ -156,9 +168,10 @@ class OnnxMember:
                 self._num_early += len(self._collector.fresh())
             return []
         fresh = self._collector.fresh()
+        failed_before = self._predictor.num_failed
         predictions = self._predictor.predict(ModelInUse.of(live.current), fresh, uses_own=self._uses_own)
         self._recent.extend(fresh.take(np.array([row])) for row in range(max(0, len(fresh) - RECENT), len(fresh)))
-        self._prove(live, len(fresh), now)
+        self._prove(live, len(predictions), now, failed=self._predictor.num_failed - failed_before)
         self._learn(live)
         return predictions
 
@@ -187,6 +200,7 @@ class OnnxMember:
                 for name, found in sorted(self._scores.items())
             },
             "num_predicted": self._predictor.num_windows,
+            "num_failed": self._predictor.num_failed,
             "num_before_first_model": self._num_early,
             "latency_ms": self._predictor.latency_ms,
             "lacking_skeletons": list(self.lacking()),
@@ -201,11 +215,31 @@ class OnnxMember:
 
     def _offer(self, live: LiveModel) -> str:
         """Offer what was received; why it is not all in use."""
+        why = self._cannot_refit(live)
+        self._held_back = bool(why)
+        if why:
+            return why
         swap = live.offer(self._received, windows=self._canary_windows(), make_heads=self._make_heads)
         self._log_swap(swap)
         self._choose_heads()
         trim_malloc()  # the old sessions, and what the new ones were made from
         return swap.reason
+
+    def _cannot_refit(self, live: LiveModel) -> str:
+        """Why new encoders have to wait: an own head belongs to those in use, and there are too few labels for more."""
+        current = live.current
+        if current is None or not current.heads:
+            return ""
+        new = any(
+            key.block.kind is BlockKind.ENCODER and current.versions.get(key) != one.used
+            for key, one in self._received.items()
+        )
+        for task in current.heads if new else ():
+            if num_usable(self.federation, task, self._collector.train()) < MIN_LABELLED:
+                return (
+                    f"new encoders wait for {MIN_LABELLED} labelled windows: the own head of {task} fits those in use"
+                )
+        return ""
 
     def _make_heads(self, model: OnnxModel, before: Mapping[str, HeadValues]) -> Mapping[str, HeadValues] | None:
         """Own heads fitted to these encoders; None for the role `infer`."""
@@ -220,7 +254,11 @@ class OnnxMember:
         """Fit the own heads again when enough labelled windows have come since."""
         if self.role != "personalize" or live.current is None:
             return
-        if self._collector.num_seen() - self._learned_at < NEW_WINDOWS:
+        if self._held_back and not self._cannot_refit(live):
+            self._offer(live)
+            return
+        num_windows = len(self._collector.train())
+        if self._collector.num_seen() - self._learned_at < max(NEW_WINDOWS, num_windows // NEW_SHARE):
             return
         heads = self._fit(live.current.model, live.current.heads, steps=MORE_STEPS)
         if heads:
@@ -263,14 +301,25 @@ class OnnxMember:
     def _canary_windows(self) -> CanaryWindows:
         return CanaryWindows.of(self._collector.holdout(), WindowSet.joined(self._recent) if self._recent else None)
 
-    def _prove(self, live: LiveModel, num_windows: int, now: float) -> None:
+    def _prove(self, live: LiveModel, num_predictions: int, now: float, *, failed: int) -> None:
+        """Note how the generation in use does: it has worked, or it is left because windows fail on it."""
         if live.current is None:
+            return
+        if self._failed_of != live.current.number:
+            self._failed_of, self._num_failed = live.current.number, 0
+        self._num_failed += failed
+        if self._num_failed >= MAX_FAILED and self._proved != live.current.number:
+            self._num_failed = 0
+            why = f"{MAX_FAILED} windows could not be predicted: {self._predictor.last_failure}"
+            with suppress(BlossomError):  # there may be nothing to go back to
+                live.rollback(reason=why, by="run")
+                self._choose_heads()
             return
         number, count, began = self._trial_began
         if number != live.current.number:
             number, count, began = live.current.number, 0, now
-        self._trial_began = number, count + num_windows, began
-        worked = count + num_windows >= PROVED_AFTER or now - began >= PROVED_S
+        self._trial_began = number, count + num_predictions, began
+        worked = count + num_predictions >= PROVED_AFTER or now - began >= PROVED_S
         if worked and self._proved != live.current.number:
             self._proved = live.current.number
             live.proved()

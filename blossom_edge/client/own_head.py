@@ -81,6 +81,12 @@ def fit_heads(
     return heads
 
 
+def num_usable(federation: Federation, task: str, windows: WindowSet) -> int:
+    """Windows with a label of the task and one of its modalities."""
+    here = [windows.present[m] for m in federation.task_modalities(task) if m in windows.present]
+    return int((windows.labelled(task) & np.logical_or.reduce(here)).sum()) if here and len(windows) else 0
+
+
 def _goes_on(old: HeadValues, num_features: int, num_outputs: int, hidden: int) -> bool:
     """Whether a head can be trained further, or another one is wanted now."""
     kind = "hidden" if hidden else "softmax"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from blossom_edge.console.logs import log_event
 from blossom_edge.core.blocks import Array
+from blossom_edge.core.errors import RemoteError
 from blossom_edge.core.metrics import MetricSums, merge
 from blossom_edge.core.prediction import Prediction
 from blossom_edge.core.windows import WindowSet
@@ -19,6 +22,7 @@ from blossom_edge.inference.head import HeadValues
 from blossom_edge.inference.scoring import score
 
 KEPT_LATENCIES = 256
+log = logging.getLogger("blossom_edge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,17 @@ class ModelInUse:
 class Predictor:
     """Predicts windows and keeps count: how many, how fast, and how well where they have a label.
 
-    span_s: seconds from the start of a window to its end. clock: seconds, for the latency.
+    span_s: seconds from the start of a window to its end. clock: seconds, for the latency. tasks: those that are told,
+    by default all.
     """
 
-    def __init__(self, federation: Federation, *, span_s: float, clock: Callable[[], float]) -> None:
-        self.num_windows = 0
+    def __init__(
+        self, federation: Federation, *, span_s: float, clock: Callable[[], float], tasks: Collection[str] = ()
+    ) -> None:
+        self.num_windows = self.num_failed = 0
+        """Windows that were predicted, and those of them that could not be."""
+        self.last_failure = ""
+        self._tasks = frozenset(tasks or federation.tasks)
         self.score: MetricSums = {}
         """Over all labelled windows predicted so far: `TASK.accuracy` and so on, of the outputs that were used."""
         self._federation, self._span_s, self._clock = federation, span_s, clock
@@ -63,25 +73,35 @@ class Predictor:
     def predict(self, used: ModelInUse, windows: WindowSet, *, uses_own: Mapping[str, bool]) -> list[Prediction]:
         """What the model says of each window, by task; nothing for a task none of whose modalities is present.
 
+        A window on which a graph fails, or gives numbers that are not finite, is counted and passed over.
         uses_own: by task whether the own head is used where there is one (else it is).
         """
         found = []
         for row in range(len(windows)):
-            found += self._predict_one(used, windows.take(np.array([row])), uses_own)
+            try:
+                found += self._predict_one(used, windows.take(np.array([row])), uses_own)
+            except RemoteError as error:
+                self.num_failed += 1
+                self.last_failure = str(error)
+                log_event(log, "window-failed", level=logging.WARNING, number=self.num_windows, reason=str(error))
         return found
 
     def _predict_one(self, used: ModelInUse, window: WindowSet, uses_own: Mapping[str, bool]) -> list[Prediction]:
+        self.num_windows += 1
         began = self._clock()
         outputs = run_model(used.model, used.heads, window.inputs, window.present)
         latency_ms = 1e3 * (self._clock() - began)
         self._latencies.append(latency_ms)
-        self.num_windows += 1
         chosen, own = used_outputs(outputs, uses_own)
         start_s = float(window.times[0])
         present = tuple(m for m, here in sorted(window.present.items()) if here[0])
         predictions = []
         for task, values in sorted(chosen.items()):
+            if task not in self._tasks:
+                continue
             settings = self._federation.tasks[task]
+            if not np.isfinite(values).all():
+                raise RemoteError(f"{task}: outputs are not finite", error_id="block-invalid")
             if window.labelled(task)[0]:
                 self.score = merge([self.score, score(task, settings, values, window.labels[task])])
             labels, confidence, value = words_of(settings, values[0])

@@ -35,6 +35,7 @@ from blossom_edge.client.round_end import checkpoint_of
 from blossom_edge.client.speech import (
     Phase,
     Voice,
+    federation_of,
     key_of,
     lacking_windows,
     outcome_words,
@@ -76,7 +77,7 @@ class Session:
         self._plan: messages.Plan | None = None
         self._plan_until = 0.0
         self._finishing: int | None = None
-        self._stays = stays
+        self._stays, self._entered = stays, False
         self._applied: dict[BlockKey, Held] | None = None
         self._hello_at: float | None = None
         self._hello_pause = HELLO_S
@@ -116,7 +117,9 @@ class Session:
         known = [t for t in times if t is not None]
         return min(known) if known else None
 
-    # ---- messages
+    def begin(self) -> list[Action]:
+        """Before anybody answers: a device that does not train goes on in the federation that it knows."""
+        return self._adopt(self.federation) if self.facts.role != "train" and self.federation is not None else []
 
     def received(self, message: messages.WireMessage, now: float) -> list[Action]:
         """A message from the gateway, its signature checked where it has one.
@@ -140,20 +143,21 @@ class Session:
 
     def _welcome(self, welcome: messages.Welcome, now: float) -> list[Action]:
         if self.federation is None or self.federation.digest != welcome.federation_digest:
-            if self.blocks is not None:
+            if self._entered:
                 message = "the gateway runs another federation now"
                 return [Stop("rejected", ConfigError("federation-changed", message, hint="start join again"))]
             if welcome.federation is None:
                 return []
-            federation = Federation.from_dict(welcome.federation, source="the gateway's federation")
-            if federation.digest != welcome.federation_digest:
-                raise ConfigError("federation-invalid", "the gateway's federation does not have the digest it names")
-            self.federation = federation
+            self.federation, self.blocks = federation_of(welcome), None
+            self.downloads.forget()
         if self.blocks is not None:
             return self._enter(welcome, now)
-        self.blocks = DeviceBlocks(self.federation, self.facts.modalities, self.facts.tasks)
         self._entering = welcome
-        return [Adopt(self.federation), *(Subscribe(key) for key in self.blocks.shared)]
+        return self._adopt(self.federation)
+
+    def _adopt(self, federation: Federation) -> list[Action]:
+        self.blocks = DeviceBlocks(federation, self.facts.modalities, self.facts.tasks)
+        return [Adopt(federation), *(Subscribe(key) for key in self.blocks.shared)]
 
     def adopted(self, checkpoint: Checkpoint | None, held: Mapping[BlockKey, Held], now: float) -> list[Action]:
         """The agent is ready to learn in this federation; `checkpoint` and `held` are what an earlier run left."""
@@ -170,7 +174,7 @@ class Session:
             self.downloads.forget()
             self.outbox.fill(())
             self.checkpoint = replace(self.checkpoint, epoch=welcome.epoch, round=0, outbox=())
-        self.voice.epoch, self.welcomed = welcome.epoch, True
+        self.voice.epoch, self.welcomed, self._entered = welcome.epoch, True, True
         self.voice.heard(sequence=welcome.sequence, ledger_seq=welcome.ledger_seq)
         self._hello_at = None
         self.story.round = welcome.round
@@ -180,7 +184,7 @@ class Session:
         actions: list[Action] = []
         for version in welcome.versions:
             actions += self._want(key_of(version), version.version, version.sha256, now, soon=True)
-        return actions + self._go_on(now) + self.tick(now)
+        return actions + self.go_on(now) + self.tick(now)
 
     def _reject(self, reject: messages.Reject, now: float) -> list[Action]:
         if not reject.final:
@@ -199,7 +203,7 @@ class Session:
         actions: list[Action] = []
         for block in plan.blocks:
             actions += self._want(key_of(block), block.version, block.sha256, now)
-        return actions + self._go_on(now)
+        return actions + self.go_on(now)
 
     def _chunk(self, chunk: messages.CastChunk, now: float) -> list[Action]:
         if self.blocks is None or key_of(chunk) not in self.blocks.shared:
@@ -207,25 +211,25 @@ class Session:
         found = self.downloads.chunk(chunk, now)
         if found is None:
             return []
-        return [KeepBlock(*found), *self._go_on(now)]
+        return [KeepBlock(*found), *self.go_on(now)]
 
     def _receipt(self, receipt: messages.Receipt, now: float) -> list[Action]:
         self.voice.heard(ledger_seq=receipt.ledger_seq)
-        update = self.outbox.settle(receipt.block, receipt.cohort, receipt.sha256)
-        if update is None:
-            return []
-        self.story.sent[str(update.key)] = f"round {update.round}: kept by the gateway"
-        return [*self._settled(), *self._go_on(now)]
+        return self._ended(receipt, "kept by the gateway", now)
 
     def _refusal(self, refusal: messages.Refusal, now: float) -> list[Action]:
         if not refusal.final:
             self.outbox.wait(refusal.block, refusal.cohort, refusal.sha256, now)
             return []
-        update = self.outbox.settle(refusal.block, refusal.cohort, refusal.sha256)
+        return self._ended(refusal, refusal_words(refusal), now)
+
+    def _ended(self, word: messages.Receipt | messages.Refusal, what: str, now: float) -> list[Action]:
+        """The gateway's last word on an update."""
+        update = self.outbox.settle(word.block, word.cohort, word.sha256)
         if update is None:
             return []
-        self.story.sent[str(update.key)] = f"round {update.round}: {refusal_words(refusal)}"
-        return [*self._settled(), *self._go_on(now)]
+        self.story.sent[str(update.key)] = f"round {update.round}: {what}"
+        return [*self._settled(), *self.go_on(now)]
 
     def _settled(self) -> list[Action]:
         if len(self.outbox):
@@ -255,7 +259,7 @@ class Session:
             self._finishing = commit.round
         self.story.deadline = None
         self.story.tell("waiting", waiting_words(commit.running))
-        return actions + self._go_on(now)
+        return actions + self.go_on(now)
 
     def _settle_by(self, commit: messages.Commit) -> list[Action]:
         """A round is over: what is still in the outbox for it was counted (its receipt got lost), or came too late."""
@@ -273,8 +277,6 @@ class Session:
         self.welcomed = False
         self.outbox.reconnected()
         return self._say_hello(now)
-
-    # ---- work
 
     def model(self) -> dict[BlockId, Tensors]:
         """All blocks of the device's model as they are now."""
@@ -301,10 +303,6 @@ class Session:
         self.story.tell("paused", reason)
         number, why = self._planned().round, f"paused: {reason}"
         return [] if said_before else [self._state("waiting", number, {}, frozenset(), reason=why)]
-
-    def resume(self, now: float) -> list[Action]:
-        """A pause is over: the work is taken up if the round still goes on."""
-        return self._go_on(now)
 
     def scored(self, score: MetricSums, present: frozenset[str], num_windows: int) -> list[Action]:
         """The received model is evaluated; training begins."""
@@ -342,9 +340,12 @@ class Session:
         state = self._state("evaluated", round_number + 1, score, present)
         return [state, Stop("the federation is finished")]
 
-    def applied(self, score: MetricSums, present: frozenset[str], num_windows: int, *, words: str) -> list[Action]:
-        """The received versions are in use, or were refused; `words` say which and why."""
-        finishing, self._finishing = self._finishing is not None, None
+    def applied(
+        self, score: MetricSums, present: frozenset[str], num_windows: int, *, words: str, lacks: bool = False
+    ) -> list[Action]:
+        """The received versions are in use, or not and why, in `words`. lacks: something has to come first."""
+        finishing = self._finishing is not None and not lacks
+        self._finishing = self._finishing if lacks else None
         self.story.tell(*(("finished", f"({words})") if finishing else ("waiting", f"for the next round; {words}")))
         state = self._state("evaluated", self.story.round + 1, score, present, reason=words, num_windows=num_windows)
         return [state, Stop("the federation is finished")] if finishing and not self._stays else [state]
@@ -352,12 +353,10 @@ class Session:
     def apply_again(self) -> list[Action]:
         """What the last versions could not be used without has come."""
         self._applied = None
-        return self._go_on(0.0)
+        return self.go_on(0.0)
 
-    # ---- inside
-
-    def _go_on(self, now: float) -> list[Action]:
-        """Start the work in hand once every version it needs is here."""
+    def go_on(self, now: float) -> list[Action]:
+        """Start the work in hand once every version it needs is here; also when a pause is over."""
         missing = set(self.downloads.missing())
         if self.facts.role != "train":
             held = {key: self.downloads.held[key] for key in self._blocks().shared if key in self.downloads.held}

@@ -10,9 +10,11 @@ from blossom_edge.client.actions import DeviceFacts, Held
 from blossom_edge.codec import messages
 from blossom_edge.codec.tensors import CODECS
 from blossom_edge.core.blocks import BlockKey
+from blossom_edge.core.errors import ConfigError
 from blossom_edge.core.metrics import MetricSums
 from blossom_edge.core.prediction import Prediction
 from blossom_edge.core.rounds import LocalTraining
+from blossom_edge.federation.schema import Federation
 
 PROTOCOL = 1
 Phase = Literal["fetching", "training", "uploading", "waiting", "skipped", "evaluated"]
@@ -125,6 +127,18 @@ class Voice:
             versions=tuple(messages.UsedVersion(block=b, version=v) for b, v in sorted(said.versions.items())),
             sequence=self.next_sequence(),
         )
+
+
+def federation_of(welcome: messages.Welcome) -> Federation:
+    """The federation that a welcome brings.
+
+    Raises:
+        ConfigError: `federation-invalid`.
+    """
+    federation = Federation.from_dict(welcome.federation or {}, source="the gateway's federation")
+    if federation.digest != welcome.federation_digest:
+        raise ConfigError("federation-invalid", "the gateway's federation does not have the digest it names")
+    return federation
 
 
 def training_of(plan: messages.Plan) -> LocalTraining:

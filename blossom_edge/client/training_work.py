@@ -94,7 +94,7 @@ class TrainingWork:
         if self.resume_at is None or now < self.resume_at:
             return None
         self.resume_at = None
-        return self._session.resume(now)
+        return self._session.go_on(now)
 
     def _ask_governor(self, work: Work) -> Decision:
         self.resume_at = None

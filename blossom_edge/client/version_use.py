@@ -61,7 +61,8 @@ class VersionUse:
         if self._no_skeleton and user.lacking():
             words = "; ".join([words, *self._no_skeleton.values()])
         log_event(log, "versions-taken", round=action.round, words=words)
-        return session.applied(taken.score, user.present_modalities(), user.num_windows(), words=words)
+        present = user.present_modalities()
+        return session.applied(taken.score, present, user.num_windows(), words=words, lacks=taken.lacks)
 
     def update(self, user: ModelUser, now: float) -> None:
         """Predict the windows that came; ask for what is missing; publish what is due."""
@@ -81,6 +82,8 @@ class VersionUse:
 
     def skeleton(self, message: messages.Skeleton, user: ModelUser) -> list[Action]:
         """A skeleton came, or the word that there is none; once all are here the versions are put to use."""
+        if message.digest not in user.lacking():
+            return []
         if message.reason:
             self._no_skeleton[message.digest] = message.reason
             log_event(log, "skeleton-missing", level=logging.WARNING, digest=message.digest[:12], reason=message.reason)

@@ -56,8 +56,8 @@ class Generation:
     head_number: int = 0
 
     def shown(self) -> dict[str, int]:
-        """The version of each block by its key, as a prediction tells them."""
-        return {str(key): used.version for key, used in sorted(self.versions.items())}
+        """The version of each block, as a prediction tells them; of a cohort block this device has one copy."""
+        return {str(key.block): used.version for key, used in sorted(self.versions.items())}
 
 
 @dataclass(frozen=True, slots=True)

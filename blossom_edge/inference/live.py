@@ -9,54 +9,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
-
-from numpy import bool_
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from blossom_edge.console.logs import log_event
-from blossom_edge.core.blocks import Array, BlockId, BlockKey, Tensors
+from blossom_edge.core.blocks import BlockId, BlockKey, Tensors
 from blossom_edge.core.errors import BlossomError, ConfigError, RemoteError, StorageError
 from blossom_edge.federation.schema import Federation
 from blossom_edge.inference.canary import CanaryWindows, blank, judge, observe
 from blossom_edge.inference.generation import Generation, Received, Swap, Used, own_name, run_model
+from blossom_edge.inference.live_types import BAD_BLOCK, BAD_SKELETON, Build, Heads, MakeHeads, RunModel
 from blossom_edge.inference.model_folder import ORDERS, ModelFolder, read_block
 from blossom_edge.inference.model_state import CRASH_LOOP, Kept, ModelState
 from blossom_edge.inference.orders import Order, Orders
 
 if TYPE_CHECKING:
     from blossom_edge.inference.chain import OnnxModel
-    from blossom_edge.inference.head_values import HeadValues
     from blossom_edge.inference.runtime import RuntimeOptions
 
 log = logging.getLogger("blossom_edge")
-
-Heads = Mapping[str, "HeadValues"]
-Masks = Mapping[str, NDArray[bool_]]
-MakeHeads = Callable[["OnnxModel", Heads], "Heads | None"]
-"""Own heads for new encoders, started from those in use; None: those in use stay."""
-RunModel = Callable[["OnnxModel", Heads, Mapping[str, Array], Masks], Mapping[str, Array]]
-"""Model, heads, inputs, presence -> outputs by name: `TASK`, or `own_name(TASK)` of an own head."""
-BAD_BLOCK = frozenset({"block-invalid", "spec"})
-BAD_SKELETON = frozenset({"skeleton-missing", "skeleton-invalid"})
-"""No fault of the version: it is tried again when the skeleton is here."""
-
-
-class Build(Protocol):
-    """How a model is made: `OnnxModel.build`."""
-
-    def __call__(
-        self,
-        federation: Federation,
-        blocks: Mapping[BlockId, Tensors],
-        skeletons: Callable[[str], bytes | None],
-        *,
-        options: RuntimeOptions,
-        reuse: OnnxModel | None,
-        changed: Collection[BlockId] | None,
-    ) -> OnnxModel:
-        """See `OnnxModel.build`."""
-        ...
 
 
 class LiveModel:
@@ -64,8 +34,9 @@ class LiveModel:
 
     current: what runs, None while there is nothing; previous: what it replaced, if that is still in memory.
     keys: the shared blocks of this device, with their keys. decode: bytes of a block to its tensors. clock: seconds,
-    for durations. boot: the number of this start. speaks_own: of a task with an own head, whether that is what speaks;
-    only the score of what speaks is judged. stamp: UTC as text for "since when", empty while it is not known.
+    for durations. boot: the number of this start. own_heads: whether this device has any. speaks_own: of a task with an
+    own head, whether that is what speaks; only the score of what speaks is judged. stamp: UTC as text for "since when",
+    empty while it is not known.
     """
 
     def __init__(
@@ -80,6 +51,7 @@ class LiveModel:
         clock: Callable[[], float],
         boot: int,
         stamp: Callable[[], str | None] = lambda: None,
+        own_heads: bool = True,
         speaks_own: Callable[[str], bool] = lambda task: True,
         build: Build | None = None,
         run: RunModel = run_model,
@@ -97,7 +69,7 @@ class LiveModel:
         self._blocks = {key: block for block, key in keys.items()}
         self._decode, self._clock, self._boot = decode, clock, boot
         self._utc = stamp
-        self._speaks_own = speaks_own
+        self._own_heads, self._speaks_own = own_heads, speaks_own
         self._build, self._run = build, run
         self._make_heads: MakeHeads | None = None
         self._orders = Orders(folder.path / ORDERS)
@@ -132,14 +104,19 @@ class LiveModel:
                 self._refuse({key: wanted[key].used}, str(error), by="check")
         words = [str(error) for error in failures.values()]
         new = {key: received for key, received in wanted.items() if key not in failures}
-        if model is None or not new:
+        graphs_lack = self.current is None and any(e.error_id in BAD_SKELETON for e in failures.values())
+        if model is None or not new or graphs_lack:  # half a model must not take the place of the one on disk
             return Swap(False, (), "; ".join(words), seconds)
+        if self.current is None and not self._own_heads and not model.tasks:
+            return Swap(False, (), "; ".join([*words, "without it no task can be served"]), seconds)
         before = self.current.heads if self.current is not None else {}
-        heads = self._heads_for(model, before)
-        began = self._clock()
+        heads, began = before, self._clock()
         try:
+            heads = self._heads_for(model, before)
             why = self._try(model, heads, windows)
-        except RemoteError as error:  # its graph failed on a window
+        except BlossomError as error:  # a graph fails on a window, or what it gives is nothing to learn from
+            if not isinstance(error, RemoteError) and error.error_id != "head-invalid":
+                raise
             why = str(error)
         canary_s = self._clock() - began
         if why:
@@ -171,7 +148,7 @@ class LiveModel:
             if made is None or failures:
                 raise next(iter(failures.values()))
             model = made
-            heads = self.folder.read_heads(kept) if whole else self._heads_for(model, current.heads)
+            heads = self._heads_on_disk(kept) if whole else self._heads_for(model, current.heads)
         if not whole and heads is not current.heads:
             number = state.next_head_number
             state = state.new_heads(number, self.folder.keep_heads(number, heads))
@@ -318,8 +295,11 @@ class LiveModel:
         return model, seconds, failures
 
     def _heads_for(self, model: OnnxModel, before: Heads) -> Heads:
-        made = self._make_heads(model, before) if self._make_heads is not None else None
+        made = self._make_heads(model, before) if self._make_heads is not None and self._own_heads else None
         return before if made is None else made
+
+    def _heads_on_disk(self, kept: Kept) -> Heads:
+        return self.folder.read_heads(kept) if self._own_heads else {}
 
     def _try(self, model: OnnxModel, heads: Heads, stored: CanaryWindows) -> str:
         """Why the candidate is not to be used; empty if it may be."""
@@ -380,7 +360,7 @@ class LiveModel:
         model, _, failures = self._sessions(received, None)
         if failures or model is None:
             raise next(iter(failures.values()), StorageError("file-damaged", "nothing of it belongs to this device"))
-        return Generation(kept.number, here, model, self.folder.read_heads(kept), kept.head_number)
+        return Generation(kept.number, here, model, self._heads_on_disk(kept), kept.head_number)
 
     def _stamp(self) -> str:
         return self._utc() or ""

@@ -24,7 +24,7 @@ class SkeletonSet:
         self._places = (packaged, *folders)
 
     def get(self, digest: str) -> bytes | None:
-        """The skeleton with this digest, or None; a file that cannot be read or is too large counts as not there."""
+        """The skeleton with this digest, or None; a file that is not whole counts as not there: it is fetched again."""
         if not _DIGEST.match(digest):
             return None
         for place in self._places:
@@ -33,7 +33,7 @@ class SkeletonSet:
                     data = file.read(MAX_SKELETON_BYTES + 1)
             except OSError:
                 continue
-            if len(data) <= MAX_SKELETON_BYTES:
+            if _is_whole(data, digest):
                 return data
         return None
 
@@ -61,3 +61,11 @@ class SkeletonSet:
             )
         make_folder(self._places[-1])
         atomic_write(self._places[-1] / f"{digest}.onnx", data, name="skeleton")
+
+
+def _is_whole(data: bytes, digest: str) -> bool:
+    try:
+        facts = read_skeleton(data)
+    except RemoteError:
+        return False
+    return facts.sealed and facts.digest == digest

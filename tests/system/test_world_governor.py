@@ -151,7 +151,7 @@ def test_a_pause_for_a_round_that_is_gone_leads_to_no_work(stage: Callable[..., 
     hot.run(lambda: hot.agent("a").status()["phase"] == "paused")
     session = hot.agent("a").session
     session.tick(121.0)  # its deadline has passed
-    assert session.resume(121.0) == []
+    assert session.go_on(121.0) == []
 
 
 def test_a_device_that_gets_too_hot_in_training_stops_and_what_was_done_counts(stage: Callable[..., HotStage]) -> None:

@@ -213,8 +213,10 @@ def test_a_set_of_skeletons_looks_into_the_package_first_and_keeps_new_ones_in_i
     skeletons.add(DIGEST, SKELETON)
     assert skeletons.get(DIGEST) == SKELETON == (own / f"{DIGEST}.onnx").read_bytes()
     assert skeletons.missing([DIGEST, "0" * 64]) == ["0" * 64]
-    (packaged / f"{DIGEST}.onnx").write_bytes(b"the package's")
-    assert skeletons.get(DIGEST) == b"the package's"
+    (own / f"{DIGEST}.onnx").write_bytes(SKELETON[:-1])
+    assert skeletons.missing([DIGEST]) == [DIGEST], "a damaged one is fetched again"
+    (packaged / f"{DIGEST}.onnx").write_bytes(SKELETON)
+    assert skeletons.get(DIGEST) == SKELETON
 
 
 def test_a_set_of_skeletons_takes_only_whole_ones_under_their_own_digest(tmp_path: Path) -> None:

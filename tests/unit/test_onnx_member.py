@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
@@ -16,9 +17,10 @@ from blossom_edge.client.actions import Held
 from blossom_edge.client.fit import load_device_profile
 from blossom_edge.client.onnx_member import PROVED_AFTER, OnnxMember
 from blossom_edge.core.blocks import BlockId, BlockKey
+from blossom_edge.core.errors import ConfigError, RemoteError
 from blossom_edge.federation.load import load_federation
 from blossom_edge.federation.schema import Federation
-from blossom_edge.inference.generation import Received
+from blossom_edge.inference.generation import Received, run_model
 from blossom_edge.inference.model_folder import look
 from blossom_edge.sensors.collector import Collector
 from blossom_edge.simulation.learner import open_windows
@@ -151,3 +153,85 @@ def test_what_is_held_but_not_complete_is_waited_for(tmp_path: Path) -> None:
     store(tmp_path, {})
     part = dict(list(versions(1).items())[:3])
     assert device.take(part).words == "waits for the first trained versions"
+
+
+def test_a_first_model_that_serves_no_task_is_not_taken_and_eats_no_window(tmp_path: Path) -> None:
+    device = member(windows(), role="infer")
+    device.open(tmp_path, keys=KEYS, boot=1)
+    head = KEYS[BlockId.parse("head/har")]
+    taken = device.take(versions(1, {head: spoiled(head, 1, float("nan"))}))
+    assert "head/har" in taken.words
+    assert "no task can be served" in taken.words
+    assert device.update(0.0) == []
+    device.take(versions(2))
+    assert len(device.update(1.0)) > 60
+
+
+def test_new_encoders_wait_where_the_own_head_cannot_be_fitted_to_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = member(windows(AT_HOME), AT_HOME, role="personalize")
+    device.open(tmp_path, keys=ENCODERS, boot=1)
+    device.take(versions(1))
+    device.close()
+    collector = windows(AT_HOME)
+    labelled = collector.train()
+    monkeypatch.setattr(collector, "train", lambda: labelled.take(np.arange(3)))  # a restart: the windows are gone
+    again = member(collector, AT_HOME, role="personalize")
+    again.open(tmp_path, keys=ENCODERS, boot=2)
+    assert "wait for 10 labelled windows" in again.take(versions(2)).words
+    assert {p.versions["encoder/accel"] for p in again.update(0.0)} == {1}
+    monkeypatch.setattr(collector, "train", lambda: labelled)
+    again.update(1.0)
+    assert again.status()["versions"]["encoder/accel"] == 2
+
+
+def test_a_device_that_becomes_one_of_role_infer_leaves_its_own_head_aside(tmp_path: Path) -> None:
+    device = member(windows(), role="personalize")
+    device.open(tmp_path, keys=KEYS, boot=1)
+    device.take(versions(1))
+    assert device.update(0.0)[0].personal
+    device.close()
+    again = member(windows(), role="infer")
+    again.open(tmp_path, keys=KEYS, boot=2)
+    assert not any(p.personal for p in again.update(0.0))
+
+
+def test_a_version_whose_features_cannot_be_learned_from_is_refused_and_the_old_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = member(windows(AT_HOME), AT_HOME, role="personalize")
+    device.open(tmp_path, keys=ENCODERS, boot=1)
+    device.take(versions(1))
+
+    def fails(*args: object, **options: object) -> None:
+        raise ConfigError("head-invalid", "features that are not finite")
+
+    monkeypatch.setattr("blossom_edge.client.own_head.fit_head", fails)
+    taken = device.take(versions(2))
+    assert "features that are not finite" in taken.words
+    assert {p.versions["encoder/accel"] for p in device.update(0.0)} == {1}
+    assert device.status()["refused"][-1]["version"] == 2
+
+
+def test_a_generation_on_which_windows_fail_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    collector = windows()
+    device = member(collector, role="infer")
+    device.open(tmp_path, keys=KEYS, boot=1)
+    device.take(versions(1))
+    whole = collector.fresh()
+    monkeypatch.setattr(collector, "fresh", lambda: whole)
+    device.update(0.0)
+    device.take(versions(2))
+    second = device._live.current.model
+
+    def run(model: object, *rest: object) -> object:
+        if model is second:
+            raise RemoteError("no memory for this graph", error_id="skeleton-invalid")
+        return run_model(model, *rest)
+
+    monkeypatch.setattr("blossom_edge.client.predicting.run_model", run)
+    assert device.update(1.0) == []
+    assert device.status()["versions"]["encoder/accel"] == 1
+    assert "no memory for this graph" in device.status()["refused"][-1]["reason"]
+    assert len(device.update(2.0)) == len(whole)

@@ -13,10 +13,11 @@ pytest.importorskip("onnxruntime")
 from support.swapping import FEDERATION, KEYS, MODALITIES, tensors_of
 
 from blossom_edge.client.predicting import ModelInUse, Predictor, used_outputs, words_of
+from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Task
 from blossom_edge.inference.chain import OnnxModel
-from blossom_edge.inference.generation import own_name
+from blossom_edge.inference.generation import Generation, Used, own_name
 from blossom_edge.inference.skeleton_set import SkeletonSet
 
 
@@ -74,3 +75,26 @@ def test_every_window_is_predicted_once_with_its_time_its_modalities_and_one_set
     assert predictor.score["har.accuracy"].count == 1  # only the first had a label and was predicted
     again = predictor.predict(used, given, uses_own={})
     assert [p.number for p in again] == [4, 5]
+
+
+def test_a_window_that_fails_is_counted_and_the_next_one_is_predicted(tmp_path: Path) -> None:
+    model = OnnxModel.build(FEDERATION, {b: tensors_of(b, 1) for b in KEYS}, SkeletonSet(tmp_path).get)
+    predictor = Predictor(FEDERATION, span_s=2.56, clock=lambda: 0.0)
+    given = windows([(True, True), (True, True)], [0, 0])
+    given.inputs["accel"][0] = np.nan
+    found = predictor.predict(ModelInUse(model, {}, {}, {}), given, uses_own={})
+    assert [p.number for p in found] == [2]
+    assert (predictor.num_windows, predictor.num_failed) == (2, 1)
+    assert "not finite" in predictor.last_failure
+
+
+def test_only_the_tasks_that_the_device_serves_are_told(tmp_path: Path) -> None:
+    model = OnnxModel.build(FEDERATION, {b: tensors_of(b, 1) for b in KEYS}, SkeletonSet(tmp_path).get)
+    predictor = Predictor(FEDERATION, span_s=2.56, clock=lambda: 0.0, tasks=("other",))
+    assert predictor.predict(ModelInUse(model, {}, {}, {}), windows([(True, True)], [0]), uses_own={}) == []
+
+
+def test_a_prediction_names_blocks_not_whose_copy_of_them(tmp_path: Path) -> None:
+    model = OnnxModel.build(FEDERATION, {b: tensors_of(b, 1) for b in KEYS}, SkeletonSet(tmp_path).get)
+    key = BlockKey.parse("fusion/har@accel.gyro")
+    assert ModelInUse.of(Generation(1, {key: Used(3, "0" * 64)}, model)).versions == {"fusion/har": 3}

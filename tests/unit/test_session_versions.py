@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from test_session import FACTS, chunk, commit, plan, welcome
+from support.learning import tiny
+from test_session import FACTS, FEDERATION, chunk, commit, plan, welcome
 
 from blossom_edge.client.actions import Action, Adopt, Apply, KeepBlock, Publish, Stop
 from blossom_edge.client.session import Session
@@ -80,3 +81,26 @@ def test_offline_it_goes_on_and_takes_up_what_came_meanwhile() -> None:
     session.connected(2, 5.0)
     assert applies(session.received(welcome(2, known=True), 5.0)) == []
     assert applies(session.received(chunk(2), 5.1)) == [2]
+
+
+def test_what_lacks_a_graph_is_no_end_even_when_the_federation_is_finished() -> None:
+    session, _ = joined(running="finished")
+    actions = session.applied({}, frozenset(), 0, words="waits for the skeletons of encoder/accel", lacks=True)
+    assert [type(action) for action in actions] == [Publish]
+    assert applies(session.apply_again()) == [0]
+    actions = session.applied(SCORE, frozenset(), 0, words="generation 1 in use")
+    assert [type(action) for action in actions] == [Publish, Stop]
+
+
+def test_a_device_that_predicts_begins_in_the_federation_that_it_knows_and_follows_the_gateway_into_another() -> None:
+    session = Session(replace(FACTS, role="infer"), federation=FEDERATION, stays=True)
+    adopted = session.begin()
+    assert isinstance(adopted[0], Adopt)
+    assert session.adopted(None, {}, 0.0) == []
+    session.connected(1, 0.0)
+    other = tiny("rounds.min_devices=1")
+    assert other.digest != FEDERATION.digest
+    again = session.received(welcome(federation=other), 1.0)
+    assert isinstance(again[0], Adopt)
+    assert again[0].federation.digest == other.digest
+    assert Session(FACTS, federation=FEDERATION).begin() == []  # who trains waits for a plan
