@@ -74,7 +74,12 @@ def state_of(federation: str, device: str, heard: Heard) -> bytes:
     shown = heard.shown()
     if isinstance(heard.state, str) and len(heard.state) > MAX_STATE_CHARS:
         shown["state"] = heard.state[: MAX_STATE_CHARS - 3] + "..."
-    shown["attributes"] = {"versions": heard.versions, "present": list(heard.present), "labels": list(heard.labels)}
+    shown["attributes"] = {
+        "versions": heard.versions,
+        "own_head": heard.personal,
+        "present": list(heard.present),
+        "labels": list(heard.labels),
+    }
     return json.dumps({"federation": federation, "device": device, **shown}, ensure_ascii=False).encode()
 
 

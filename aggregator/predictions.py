@@ -31,6 +31,7 @@ class Heard:
     kind: str
     state: str | float
     labels: tuple[str, ...]
+    personal: bool
     confidence: float | None
     unit: str
     latency_ms: float
@@ -108,6 +109,7 @@ class Predictions:
             kind=task.type,
             state=report.value if report.value is not None else state,
             labels=report.labels,
+            personal=report.personal,
             confidence=report.confidence,
             unit=task.unit,
             latency_ms=report.latency_ms,

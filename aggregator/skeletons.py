@@ -124,7 +124,7 @@ class Skeletons:
         """The next step where one is missing."""
         return (
             "on a machine with torch: blossom-edge export --federation FILE --skeletons out/, "
-            "then here: blossom-aggregator federations add-skeleton out/*.onnx"
+            "then on the gateway: blossom-aggregator federations add-skeleton out/*.onnx"
         )
 
     def names(self, digest: str) -> str:

@@ -108,7 +108,7 @@ def _say(out: Output, path: Path, found: dict[str, Any], summary: list[str]) -> 
     if not found["tasks"]:
         out.warn("it serves no task: a fusion or a head is private, and not in it")
         return
-    out.note(f"try: blossom-edge infer --bundle {path} --mock")
+    out.note(f"try: blossom-edge infer --bundle {path} --replay RECORDING")
 
 
 def _model(out: Output, held: HeldModel, status: dict[str, Any], place: Path) -> UsedModel:

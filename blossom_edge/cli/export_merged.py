@@ -38,7 +38,7 @@ def write_merged(
     need_exporter()
     root = edge_folder(data_dir)
     found = read_device(root / "devices" / read_status(root, device, joined=True)["device"], federation)
-    found = _in_use(found, root / "devices" / found.device)
+    found = _in_use(out, found, root / "devices" / found.device)
     name = _task(found, task)
     modalities = merged_modalities(found.federation, found.blocks, task=name)
     used = used_blocks(found.federation, task=name, modalities=modalities)
@@ -93,11 +93,13 @@ def _shape(modality: dict[str, Any]) -> str:
     return f"(1, {modality['window']}, {width})"
 
 
-def _in_use(found: HeldModel, folder: Path) -> HeldModel:
+def _in_use(out: Output, found: HeldModel, folder: Path) -> HeldModel:
     """Of a device that runs versions instead of training them: those in use, which are not always the newest."""
     used = read_used(place_of(folder, found.federation.name, found.federation.digest), found.federation)
     if used is None:
         return found
+    if used.heads:
+        out.warn(f"the own head of {', '.join(sorted(used.heads))} is not in it, only shared blocks: --bundle has it")
     has = {**found.blocks, **used.blocks}
     untrained = tuple(block for block in found.untrained if block not in used.blocks)
     return replace(found, blocks=has, versions={**found.versions, **used.versions}, untrained=untrained)

@@ -64,7 +64,7 @@ def infer(
     from blossom_edge.console.logs import configure_logging
     from blossom_edge.core.names import check_name
 
-    level = "debug" if out.verbose else "error" if out.quiet else "warning"
+    level = "debug" if out.verbose else "error"  # what a person wants to know, the screen says in words
     configure_logging(level, format=log_format, file=log_file, file_level="debug" if out.verbose else "info")
     check_machine()
     _check_flags(profile_name, gateway, bundle, publish=publish, federation=federation)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blossom_edge.cli.joining import Place, check_known_labels, find_place, make_agent
+from blossom_edge.cli.joining import Place, check_known_labels, check_packages, find_place, make_agent
 from blossom_edge.cli.prediction_view import PredictionView
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.fixed_model import FixedModel
@@ -87,6 +87,9 @@ def run_member(
             f"{run.profile.id} has compute.role train, which predicts nothing while it takes part",
             hint="`blossom-edge join` trains; --set compute.role=infer (or personalize) predicts",
         )
+    check_packages(run.profile)
+    if run.sensing["replay"] is not None and run.sensing["speed"] is None:
+        run = replace(run, sensing={**run.sensing, "speed": 1.0})  # versions come while it plays
 
     def find(seconds: float) -> Place:
         return find_place(run.root, gateway, federation, password=password, patience_s=seconds)
@@ -196,6 +199,9 @@ def run_bundle(run: Run, opened: BundleModel) -> None:
     own = {task: opened.versions[f"head/{task}"] for task in opened.heads}
     used = ModelInUse(opened.model, opened.heads, opened.versions, own)
     tasks = tuple(run.sensing["tasks"]) or opened.tasks
+    unknown = sorted(set(tasks) - set(opened.tasks))
+    if unknown:
+        raise ConfigError("usage", f"no task {unknown[0]} in this bundle", hint=f"there is {', '.join(opened.tasks)}")
     run = replace(run, sensing={**run.sensing, "tasks": tasks})
     _run_fixed(run, opened.federation, lambda: used, run.live(run.root / "devices" / run.name))
 

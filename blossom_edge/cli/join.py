@@ -12,6 +12,7 @@ import click
 from blossom_edge.cli.joining import (
     check_known_labels,
     check_machine,
+    check_packages,
     check_publishing,
     check_sensing,
     default_id,
@@ -70,6 +71,7 @@ def join(
     profile = profile_of(profile_name, sets)
     label_values = check_sensing(profile, mock=mock, replay=replay, labels=labels)
     check_publishing(profile, publish)
+    check_packages(profile)
     name = check_name("the device id", device or default_id(profile.id))
     root = edge_folder(data_dir)
     place = find_place(root, gateway, federation, password=password, patience_s=patience_s)

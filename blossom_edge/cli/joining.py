@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import click
 
 from blossom_edge import __version__
 from blossom_edge.console.output import Output
-from blossom_edge.core.errors import ConfigError, LinkError
+from blossom_edge.core.errors import BlossomError, ConfigError, LinkError
 
 if TYPE_CHECKING:
     from blossom_edge.client.agent import Agent
@@ -41,7 +42,9 @@ OPTIONS = (
     click.option("--federation", metavar="NAME", help="Which one, if there are several."),
     click.option("--mock", is_flag=True, help="Simulate the sensors of the profile."),
     click.option("--replay", type=click.Path(path_type=Path), metavar="PATH", help="Replay one person's recordings."),
-    click.option("--speed", type=float, metavar="X", help="Pace of --mock and --replay; 0: all at once."),
+    click.option(
+        "--speed", type=float, metavar="X", help="Pace of --mock and --replay; 0: at once [--mock and infer: 1]."
+    ),
     click.option("--label", "labels", multiple=True, metavar="TASK=CLASS", help="What is going on, for real sensors."),
     click.option(
         "--labels-per-class", callback=label_count, metavar="N|all", help="Use so few labelled windows [all]."
@@ -118,6 +121,24 @@ def check_sensing(profile: Profile, *, mock: bool, replay: Path | None, labels: 
     elif not mock:
         check_sources(profile)
     return values
+
+
+def check_packages(profile: Profile) -> None:
+    """Whether what computes is installed: said before the gateway hears of this device.
+
+    Raises:
+        BlossomError: `package-missing`; ConfigError: `runtime-too-old`.
+    """
+    if profile.compute.role != "train":
+        from blossom_edge.inference.runtime import load_onnxruntime
+
+        load_onnxruntime()
+    elif importlib.util.find_spec("torch") is None:
+        raise BlossomError(
+            "package-missing",
+            "this needs the package torch, which is not installed",
+            hint="pip install 'blossom-edge[torch]'; a board without it: --set compute.role=personalize",
+        )
 
 
 def check_publishing(profile: Profile, publish: bool) -> None:
@@ -240,7 +261,8 @@ def make_agent(
     session = Session(facts, federation=store.known_federation(place.federation), stays=stays)
     link = MqttLink(
         place.address,
-        client_id=f"{place.federation}-{store.device}",
+        # with the key in it: another device under the same id is refused, and does not throw this one out before
+        client_id=f"{place.federation}-{store.device}-{store.key.public_hex[:8]}",
         will=make_will(place.federation, facts, store.key),
         keepalive_s=profile.transport.keepalive_s,
     )

@@ -27,7 +27,7 @@ class PredictionView:
         self._limit = limit
         self._num_shown = 0
         self._versions: dict[str, int] = {}
-        self._ended = False
+        self._ended = self._has_own = False
 
     @property
     def full(self) -> bool:
@@ -41,6 +41,7 @@ class PredictionView:
         if not self._num_shown:
             self._out.line(COLUMNS)
         self._num_shown += 1
+        self._has_own |= prediction.personal
         self._out.json_line({"type": "prediction", **asdict(prediction)})
         if dict(prediction.versions) != self._versions:
             self._versions = dict(prediction.versions)
@@ -63,10 +64,11 @@ class PredictionView:
         means = {name: metric.mean for name, metric in sorted(self.score.items())}
         counts = {name: metric.count for name, metric in self.score.items()}
         self._out.json_line({"type": "summary", "num_predictions": self._num_shown, "score": means})
-        self._out.line(f"{self._num_shown} predictions")
+        self._out.line(f"{self._num_shown} prediction{'' if self._num_shown == 1 else 's'}")
         for name, mean in means.items():
             if mean is not None and not name.endswith(".loss"):
-                self._out.line(f"{name} {mean:.3f} over {counts[name]:.0f} labelled windows")
+                learned = ", the own head has learned from some of them" if self._has_own else ""
+                self._out.line(f"{name} {mean:.3f} over {counts[name]:.0f} labelled windows{learned}")
 
 
 def _said(prediction: Prediction) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--profile", "name", metavar="NAME", help="Profile or a path [default: the device that joined last].")
 @click.option("--federation", "federation_name", metavar="NAME", help="Preset or file [default: the last joined].")
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Serve this task only.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a key of the profile.")
 @click.option("--publish", is_flag=True, help="As it is with --publish: predictions leave the device.")
 @id_option
 @data_dir_option
@@ -35,6 +36,7 @@ def privacy(
     name: str | None,
     federation_name: str | None,
     tasks: tuple[str, ...],
+    sets: tuple[str, ...],
     publish: bool,
     device: str | None,
     data_dir: Path | None,
@@ -52,7 +54,7 @@ def privacy(
         publish = publish or bool(joined.get("publishes"))
         tasks = tasks or tuple(joined.get("tasks", ()))
     else:
-        profile = profile_of(name)
+        profile = profile_of(name, sets)
         federation = _federation(federation_name, folder, device or "*")
         profile_id, modalities, role = profile.id, check_fit(profile, federation), profile.compute.role
     found = privacy_of(federation, modalities, tasks, role=role, publishes=publish)

@@ -31,7 +31,7 @@ class Screen:
         self._gateway = gateway
         self._clock = clock
         self._joined = False
-        self._phase = ""
+        self._phase = self._detail = ""
         self._scored = 0
         self._absent: dict[str, str] = {}
         self._looked_at = self._written_at = float("-inf")
@@ -48,6 +48,10 @@ class Screen:
         if story.score_round != self._scored and story.score:
             self._scored = story.score_round
             self._say_score(agent)
+        if session.facts.role != "train" and story.detail != self._detail:
+            self._detail = story.detail
+            if "waits" in story.detail or "refused" in story.detail or story.detail.count(";") > 1:
+                self._out.note(f"round {story.round}: {story.detail}")
         if story.phase == "offline" and self._phase not in ("offline", ""):
             self._out.note("the gateway is gone; trying again by itself")
         now, changed = self._clock(), story.phase != self._phase

@@ -65,7 +65,8 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
 def model_lines(model: Mapping[str, Any]) -> list[str]:
     """What a device of role `infer` or `personalize` runs, for people; `model` as `ModelUser.status` gives it."""
     if not model.get("generation"):
-        return ["no model yet: it comes after the first round that trained"]
+        lacks = "the graphs of some blocks are missing" if model.get("lacking_skeletons") else "none was trained yet"
+        return [f"no model yet: {lacks}"]
     trial = ", not proved yet" if model["on_trial"] else ""
     took = f", {model['latency_ms']:.1f} ms each" if model["latency_ms"] is not None else ""
     lines = [f"generation {model['generation']}{trial}; {model['num_predicted']} windows predicted{took}"]
@@ -101,7 +102,9 @@ def why(out: Output, device: str | None, data_dir: Path | None) -> None:
     for name, sensor in found.get("sensors", {}).items():
         if sensor["state"] != "ok":
             lines.append(f"{_absence(name, sensor)}; it is tried again by itself")
-    if found["waiting_for"]:
+    if found.get("role", "train") != "train":
+        lines += model_lines(found["model"])
+    if found["waiting_for"] and found["running_here"]:
         lines.append(f"versions not here yet: {', '.join(found['waiting_for'])}; they are asked for again")
     if found["unconfirmed"]:
         lines.append(f"sent and not confirmed yet: {', '.join(found['unconfirmed'])}; kept on disk until they are")

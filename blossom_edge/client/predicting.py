@@ -114,7 +114,7 @@ class Predictor:
                     end_s=start_s + self._span_s,
                     latency_ms=latency_ms,
                     generation=used.generation,
-                    versions={**used.versions, **({f"head/{task}": used.own_versions[task]} if task in own else {})},
+                    versions=_with_own(used, task) if task in own else used.versions,
                     present=present,
                     labels=labels,
                     confidence=confidence,
@@ -124,6 +124,12 @@ class Predictor:
                 )
             )
         return predictions
+
+
+def _with_own(used: ModelInUse, task: str) -> dict[str, int]:
+    """What an own head spoke with: the encoders, and itself."""
+    encoders = {block: version for block, version in used.versions.items() if block.startswith("encoder/")}
+    return {**encoders, f"head/{task}": used.own_versions[task]}
 
 
 def used_outputs(outputs: Mapping[str, Array], uses_own: Mapping[str, bool]) -> tuple[dict[str, Array], set[str]]:

@@ -33,8 +33,11 @@ def used_blocks(
     """The shared blocks that a device of role `infer` or `personalize` runs, sorted.
 
     Raises:
-        ConfigError: `role-unfit`: nothing can be done in this role.
+        ConfigError: `role-unfit`: nothing can be done in this role; `usage`: there is no such task.
     """
+    unknown = sorted(set(tasks) - set(federation.tasks))
+    if unknown:
+        raise ConfigError("usage", f"no task {unknown[0]}", hint=f"there is {', '.join(sorted(federation.tasks))}")
     held = DeviceBlocks(federation, modalities, tasks)
     shared = {key.block for key in held.shared}
     served = tasks or federation.tasks_for(modalities)

@@ -111,8 +111,8 @@ class Voice:
             sequence=self.next_sequence(),
         )
 
-    def prediction(self, said: Prediction, *, now: float) -> messages.PredictionReport:
-        """The report of a prediction; its age instead of its time, clocks are not compared."""
+    def prediction(self, said: Prediction, *, age_s: float) -> messages.PredictionReport:
+        """The report of a prediction that was made `age_s` ago; clocks are not compared."""
         return messages.PredictionReport(
             epoch=self.epoch,
             task=said.task,
@@ -122,7 +122,8 @@ class Voice:
             value=said.value,
             unit=said.unit,
             latency_ms=said.latency_ms,
-            age_s=max(0.0, now - said.end_s),
+            age_s=age_s,
+            personal=said.personal,
             present=said.present,
             versions=tuple(messages.UsedVersion(block=b, version=v) for b, v in sorted(said.versions.items())),
             sequence=self.next_sequence(),

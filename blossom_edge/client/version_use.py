@@ -50,7 +50,7 @@ class VersionUse:
         self._asked_at = float("-inf")
         self._no_skeleton: dict[str, str] = {}
         self._published_at = float("-inf")
-        self._unpublished: dict[str, Prediction] = {}
+        self._unpublished: dict[str, tuple[Prediction, float]] = {}
 
     def apply(self, action: Apply, user: ModelUser) -> list[Action]:
         """Put the received versions to use; what is to be done then."""
@@ -58,15 +58,15 @@ class VersionUse:
         taken = user.take(session.downloads.held)
         self._scores[action.round + 1] = taken.score
         words = taken.words
-        if self._no_skeleton and user.lacking():
-            words = "; ".join([words, *self._no_skeleton.values()])
+        if self._no_skeleton and user.lacking():  # one says for all what the operator has to do
+            words += f"; the gateway: {next(iter(self._no_skeleton.values()))}"
         log_event(log, "versions-taken", round=action.round, words=words)
         present = user.present_modalities()
         return session.applied(taken.score, present, user.num_windows(), words=words, lacks=taken.lacks)
 
     def update(self, user: ModelUser, now: float) -> None:
         """Predict the windows that came; ask for what is missing; publish what is due."""
-        self._take(user.update(now))
+        self._take(user.update(now), now)
         if not self._session.welcomed:
             return
         lacking = user.lacking()
@@ -75,8 +75,8 @@ class VersionUse:
             self._send(messages.WantSkeletons(epoch=self._session.voice.epoch, skeletons=lacking[:64]))
         if self._unpublished and now - self._published_at >= PUBLISH_EVERY_S:
             self._published_at = now
-            for prediction in self._unpublished.values():
-                self._send(self._session.voice.prediction(prediction, now=now))
+            for prediction, made_at in self._unpublished.values():
+                self._send(self._session.voice.prediction(prediction, age_s=now - made_at))
                 self.num_published += 1
             self._unpublished.clear()
 
@@ -97,8 +97,8 @@ class VersionUse:
         self._no_skeleton.pop(message.digest, None)
         return self._session.apply_again() if not user.lacking() else []
 
-    def _take(self, predictions: Sequence[Prediction]) -> None:
+    def _take(self, predictions: Sequence[Prediction], now: float) -> None:
         for prediction in predictions:
             self._tell(prediction)
         if self._publish:
-            self._unpublished |= newest(predictions)
+            self._unpublished |= {task: (one, now) for task, one in newest(predictions).items()}

@@ -171,7 +171,8 @@ class PredictionReport(WireMessage):
     """What the model says of the last window; sent only by devices whose people want it (`--publish`).
 
     `labels` are the classes predicted (one for a classification), `confidence` belongs to the first of them; a
-    regression has a `value` in its unit. `age_s` is the time since the window's end. `versions` names the model.
+    regression has a `value` in its unit. `age_s` is the time since it was made. `versions` names the model: with
+    `personal` the `head/...` among them is the device's own, numbered for itself.
     """
 
     KIND, NAME, IN_BODY = 8, "prediction", True
@@ -184,6 +185,7 @@ class PredictionReport(WireMessage):
     unit: Annotated[str, StringConstraints(max_length=32)] = ""
     latency_ms: Seconds
     age_s: Seconds
+    personal: bool = False
     present: Annotated[tuple[Name, ...], Field(max_length=32)] = ()
     versions: Annotated[tuple[UsedVersion, ...], Field(max_length=256)] = ()
     sequence: Count

@@ -104,3 +104,17 @@ def test_a_board_that_finds_no_gateway_predicts_and_joins_it_once_it_is_there(ed
         assert "looked for again" in board.err
     finally:
         assert board.end() == 0
+
+
+def test_a_bundle_of_the_board_runs_where_there_is_nothing_else(edge: Path, tmp_path: Path) -> None:
+    assert call(*BOARD, "--data-dir", edge, "--mock", "--count", "1").returncode == 0  # now it has a model in use
+    file = tmp_path / "board.bundle"
+    export = [*INFER[:-1], "export", "--bundle", str(file), "--id", "board", "--data-dir", str(edge)]
+    made = subprocess.run(export, capture_output=True, text=True, timeout=60, check=False)
+    assert made.returncode == 0, made
+    done = call("--bundle", file, "--mock", "--json", "--count", "3", "--data-dir", tmp_path / "elsewhere")
+    assert done.returncode == 0, done
+    lines = lines_of(done.stdout)
+    assert [line["type"] for line in lines] == ["prediction"] * 3 + ["summary"]
+    assert lines[0]["versions"] == {str(block): 4 for block in KEYS}
+    assert not (tmp_path / "elsewhere").exists()

@@ -47,7 +47,12 @@ def test_a_device_appears_by_itself_with_its_class_and_how_sure_it_is(home: Home
         "watch-1__har__latency": "1.5",
     }
     entity = home.assistant.entities[PEN]
-    assert entity.attributes == {"versions": {"encoder/accel": 3}, "present": ["accel"], "labels": ["PEN"]}
+    assert entity.attributes == {
+        "versions": {"encoder/accel": 3},
+        "own_head": False,
+        "present": ["accel"],
+        "labels": ["PEN"],
+    }
     assert (entity.config["device_class"], entity.config["options"]) == ("enum", list(HAR.tasks["har"].classes))
     assert entity.config["device"] == {
         "identifiers": ["blossom__har__watch-1"],
