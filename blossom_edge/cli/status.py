@@ -27,6 +27,8 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
     """Show the last round of this device: what was sent and received, and what is awaited until when."""
     found = read_status(edge_folder(data_dir), device)
     _say_others(out, found)
+    if found.get("role", "train") != "train" and not found["running_here"]:
+        found["model"].update(_on_disk(edge_folder(data_dir) / "devices" / found["device"], found["federation"]))
     out.json(found)
     where = "" if found["running_here"] else ", join is not running"
     member = f"in federation {found['federation']}" if found["federation"] else "in no federation yet"
@@ -60,6 +62,24 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
         return
     energy = found.get("energy_j")
     out.line(f"energy of the last training: {'not measured' if energy is None else f'{energy:.1f} J'}")
+
+
+def _on_disk(folder: Path, federation_name: str | None) -> dict[str, Any]:
+    """What a device that does not run will use: `blocks rollback` may have changed it since it wrote its status."""
+    from blossom_edge.client.folder import place_of
+    from blossom_edge.client.store import known_federation
+    from blossom_edge.inference.model_folder import look
+
+    federation = known_federation(folder, federation_name) if federation_name else None
+    state = look(place_of(folder, federation_name or "", federation.digest)) if federation is not None else None
+    if state is None or state.in_use is None:
+        return {}
+    return {
+        "generation": state.number,
+        "versions": {str(key.block): used.version for key, used in sorted(state.in_use.versions.items())},
+        "on_trial": state.trial is not None,
+        "pinned": {str(key): used.version for key, used in sorted(state.pinned.items())},
+    }
 
 
 def model_lines(model: Mapping[str, Any]) -> list[str]:

@@ -246,3 +246,18 @@ def test_an_unknown_device_or_federation_is_said(root: Path, capsys: pytest.Capt
     assert "no device 'other'" in call(root, "list", "--id", "other", capsys=capsys, status=2)["error"]["message"]
     error = call(root, "list", "--federation", "ecg", capsys=capsys, status=1)["error"]
     assert error["message"] == "pi has not joined federation 'ecg'"
+
+
+def test_status_of_a_device_that_does_not_run_tells_what_rollback_left(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "devices" / "pi" / "status.json"
+    status = {**json.loads(path.read_text()), "role": "infer", "model": {"generation": 2, "versions": {}}}
+    status |= {name: {} for name in ("score", "versions", "sent", "outcomes", "bytes")}
+    status |= {"modalities": ["accel"], "round": 2, "phase": "waiting", "detail": "", "deadline_in_s": None}
+    path.write_text(json.dumps(status))
+    call(root, "rollback", "encoder/accel", capsys=capsys)
+    assert run(program, ["status", "--data-dir", str(root), "--json"]) == 0
+    model = json.loads(capsys.readouterr().out)["model"]
+    assert model["generation"] == 3
+    assert (model["versions"]["encoder/accel"], model["versions"]["head/har"]) == (1, 2)
