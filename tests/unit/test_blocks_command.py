@@ -252,12 +252,14 @@ def test_status_of_a_device_that_does_not_run_tells_what_rollback_left(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = root / "devices" / "pi" / "status.json"
-    status = {**json.loads(path.read_text()), "role": "infer", "model": {"generation": 2, "versions": {}}}
+    model = {"generation": 2, "versions": {}, "on_trial": False, "pinned": {}, "refused": [], "damage": []}
+    model |= {"num_predicted": 0, "latency_ms": None, "scores": {}, "uses_own_head": {}}
+    status = {**json.loads(path.read_text()), "role": "infer", "model": model}
     status |= {name: {} for name in ("score", "versions", "sent", "outcomes", "bytes")}
     status |= {"modalities": ["accel"], "round": 2, "phase": "waiting", "detail": "", "deadline_in_s": None}
     path.write_text(json.dumps(status))
     call(root, "rollback", "encoder/accel", capsys=capsys)
     assert run(program, ["status", "--data-dir", str(root), "--json"]) == 0
-    model = json.loads(capsys.readouterr().out)["model"]
-    assert model["generation"] == 3
-    assert (model["versions"]["encoder/accel"], model["versions"]["head/har"]) == (1, 2)
+    shown = json.loads(capsys.readouterr().out)["model"]
+    assert shown["generation"] == 3
+    assert (shown["versions"]["encoder/accel"], shown["versions"]["head/har"]) == (1, 2)
