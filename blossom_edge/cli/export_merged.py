@@ -35,7 +35,6 @@ def write_merged(
         raise ConfigError(
             "usage", f"{path} is a folder, expected a file", hint=f"name one such as {path / 'model.onnx'}"
         )
-    need_exporter()
     root = edge_folder(data_dir)
     found = read_device(root / "devices" / read_status(root, device, joined=True)["device"], federation)
     found = _in_use(out, found, root / "devices" / found.device)
@@ -48,6 +47,7 @@ def write_merged(
             f"{found.device}: {', '.join(lacks)} have no trained values yet",
             hint="wait for the end of a round; the own head of a personalize device goes into --bundle",
         )
+    need_exporter()
     data = export_merged(found.federation, found.blocks, task=name, versions=found.versions)
     atomic_write(path, data)
     facts = model_facts(found.federation, task=name, modalities=modalities, versions=found.versions)

@@ -87,7 +87,6 @@ def run_member(
             f"{run.profile.id} has compute.role train, which predicts nothing while it takes part",
             hint="`blossom-edge join` trains; --set compute.role=infer (or personalize) predicts",
         )
-    check_packages(run.profile)
     if run.sensing["replay"] is not None and run.sensing["speed"] is None:
         run = replace(run, sensing={**run.sensing, "speed": 1.0})  # versions come while it plays
 
@@ -97,6 +96,7 @@ def run_member(
     place = _first_answer(run, find, federation, patience_s=patience_s)
     if place is None:
         return
+    check_packages(run.profile)
     store = run.store()
     check_known_labels(run.labels, store.known_federation(place.federation))
     agent = make_agent(

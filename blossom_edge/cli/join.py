@@ -71,10 +71,10 @@ def join(
     profile = profile_of(profile_name, sets)
     label_values = check_sensing(profile, mock=mock, replay=replay, labels=labels)
     check_publishing(profile, publish)
-    check_packages(profile)
     name = check_name("the device id", device or default_id(profile.id))
     root = edge_folder(data_dir)
     place = find_place(root, gateway, federation, password=password, patience_s=patience_s)
+    check_packages(profile)
     make_folder(root)
     with ExitStack() as stack:
         store = Store(root, name)
