@@ -246,7 +246,7 @@ def _carry_out(out: Output, here: Place, order: Order) -> None:
     if answer is None:
         raise StorageError(
             "folder-in-use",
-            f"join of {here.device} did not answer in {WAIT_S:.0f} s; nothing was changed",
+            f"the process of {here.device} that runs did not answer in {WAIT_S:.0f} s; nothing was changed",
             hint="see `blossom-edge status`, then try again",
         )
     if not answer.done:

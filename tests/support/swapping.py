@@ -130,3 +130,21 @@ def outputs(generation: Generation | None, batch: WindowSet) -> Any:
 def versions_of(live: LiveModel) -> dict[str, int]:
     """Block -> version in use."""
     return {} if live.current is None else live.current.shown()
+
+
+def at(place: Path, *numbers: int, boot: int = 1) -> LiveModel:
+    """A device that took these versions of all blocks, one after the other, each proved."""
+    live = live_model(place, boot=boot)
+    for number in numbers:
+        assert live.offer(held_at(number), windows=STORED).taken
+        live.proved()
+    return live
+
+
+def running(live: LiveModel) -> Generation:
+    assert live.current is not None
+    return live.current
+
+
+def all_at(version: int) -> dict[str, int]:
+    return {str(key): version for key in KEYS.values()}

@@ -195,7 +195,7 @@ def test_a_device_that_does_not_answer_is_told_of_and_the_order_is_withdrawn(
     store = opened(root, running=True)
     try:
         error = call(root, "rollback", capsys=capsys, status=1)["error"]
-        assert error["message"].startswith("join of pi did not answer")
+        assert error["message"].startswith("the process of pi that runs did not answer")
         assert list(ModelFolder(store.place).path.glob("orders/*")) == []
     finally:
         store.close()

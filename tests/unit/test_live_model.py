@@ -16,6 +16,8 @@ from support.swapping import (
     HEAD,
     KEYS,
     STORED,
+    all_at,
+    at,
     decode,
     held_at,
     live_model,
@@ -34,31 +36,12 @@ from blossom_edge.durable import atomic_write
 from blossom_edge.federation.skeletons import skeleton_digest
 from blossom_edge.inference.canary import CanaryWindows
 from blossom_edge.inference.chain import OnnxModel
-from blossom_edge.inference.generation import Generation, Received
-from blossom_edge.inference.live import LiveModel
+from blossom_edge.inference.generation import Received
 from blossom_edge.inference.model_folder import block_file
 from blossom_edge.inference.model_state import ModelState
 from blossom_edge.inference.skeleton_set import SkeletonSet
 
 FEW = windows(3, seed=7)
-
-
-def at(place: Path, *numbers: int, boot: int = 1) -> LiveModel:
-    """A device that took these versions of all blocks, one after the other, each proved."""
-    live = live_model(place, boot=boot)
-    for number in numbers:
-        assert live.offer(held_at(number), windows=STORED).taken
-        live.proved()
-    return live
-
-
-def running(live: LiveModel) -> Generation:
-    assert live.current is not None
-    return live.current
-
-
-def all_at(version: int) -> dict[str, int]:
-    return {str(key): version for key in KEYS.values()}
 
 
 # ---- taken

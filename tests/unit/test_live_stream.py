@@ -16,12 +16,14 @@ pytest.importorskip("onnxruntime")
 from support.swapping import (
     ACCEL,
     HEAD,
-    KEYS,
     STORED,
+    all_at,
+    at,
     held_at,
     live_model,
     outputs,
     own_head,
+    running,
     spoiled,
     versions_of,
     windows,
@@ -30,30 +32,10 @@ from support.swapping import (
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.federation.load import load_federation
 from blossom_edge.inference.chain import OnnxModel
-from blossom_edge.inference.generation import Generation, own_name, run_model
+from blossom_edge.inference.generation import own_name, run_model
 from blossom_edge.inference.head_values import HeadValues
-from blossom_edge.inference.live import LiveModel
 from blossom_edge.inference.model_folder import ORDERS
 from blossom_edge.inference.orders import Ask, Order
-
-
-def at(place: Path, *numbers: int, boot: int = 1) -> LiveModel:
-    """A device that took these versions of all blocks, one after the other, each proved."""
-    live = live_model(place, boot=boot)
-    for number in numbers:
-        assert live.offer(held_at(number), windows=STORED).taken
-        live.proved()
-    return live
-
-
-def running(live: LiveModel) -> Generation:
-    assert live.current is not None
-    return live.current
-
-
-def all_at(version: int) -> dict[str, int]:
-    return {str(key): version for key in KEYS.values()}
-
 
 # ---- own heads
 
