@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from blossom_edge.core.names import NAME_PATTERN
 
@@ -20,3 +20,9 @@ Count = Annotated[int, Field(ge=0, le=2**53)]
 Small = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Part(BaseModel):
+    """A piece of a message; strict, closed, frozen."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)

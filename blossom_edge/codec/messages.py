@@ -10,9 +10,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from blossom_edge.codec.fields import Bitmap, Block, Codec, Cohort, Count, Key, Name, Number, Seconds, Sha, Small, Text
+from blossom_edge.codec.fields import (
+    Bitmap,
+    Block,
+    Codec,
+    Cohort,
+    Count,
+    Key,
+    Name,
+    Number,
+    Part,
+    Seconds,
+    Sha,
+    Small,
+    Text,
+)
+from blossom_edge.codec.planned import PlannedBlock as PlannedBlock
+from blossom_edge.codec.planned import PlannedTraining as PlannedTraining
 
 MAX_CHUNK_BYTES = 96 * 1024
 """Largest chunk payload: fits the brokers and clouds in use, header included in their 128 KiB."""
@@ -21,12 +37,6 @@ MAX_CHUNKS = 8192
 """Most chunks of one transfer: a bitmap of them fits a header."""
 
 MAX_TRANSFER_BYTES = MAX_CHUNKS * MAX_CHUNK_BYTES
-
-
-class Part(BaseModel):
-    """A piece of a message; strict, closed, frozen."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
 
 
 class WireMessage(Part):
@@ -224,31 +234,6 @@ class Reject(WireMessage):
     reason: Text
     hint: Text = ""
     come_back_s: Seconds = 0.0
-
-
-class PlannedBlock(Part):
-    """One block of a plan."""
-
-    block: Block
-    cohort: Cohort = ""
-    version: Count
-    sha256: Sha
-    quorum: Small
-    min_cohort: Small
-
-
-class PlannedTraining(Part):
-    """Local training of a round, see `LocalTraining`."""
-
-    optimizer: Literal["sgd", "adam"]
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    epochs: Small
-    steps: Count
-    batch_size: Annotated[int, Field(ge=1, le=65536)]
-    momentum: Number
-    weight_decay: Number
-    clip_norm: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    seed: Count
 
 
 class Plan(WireMessage):

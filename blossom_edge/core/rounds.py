@@ -15,6 +15,8 @@ class LocalTraining:
     Either `epochs` passes over the device's labelled windows or `steps` optimiser steps; the other
     is 0. `lr` is that of this round (it is a function of the round, worked out by the aggregator).
     `seed` feeds batch order and dropout, together with round and device id. `clip_norm` 0 means no clipping.
+    `prox_mu` pulls shared blocks back to what the round began with (FedProx), `modality_dropout` is the chance that a
+    window loses one of several modalities in a step.
     """
 
     optimizer: str
@@ -26,6 +28,8 @@ class LocalTraining:
     weight_decay: float
     clip_norm: float
     seed: int
+    prox_mu: float = 0.0
+    modality_dropout: float = 0.0
 
     def batches(self, num_windows: int) -> int:
         """Optimiser steps of one pass over so many windows."""

@@ -26,7 +26,8 @@ from blossom_edge.federation.spec import model_spec
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 PlainName = Annotated[str, StringConstraints(pattern=PLAIN_NAME_PATTERN)]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=120)]
-Preset = Literal["full", "private-head", "private-head-fusion", "private-encoders"]
+Preset = Literal["full", "private-head", "private-head-fusion", "private-encoders", "dual", "cohort-head-fusion"]
+Rule = Literal["mean", "norm-clip", "median", "trimmed-mean", "multi-krum"]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[float, Field(ge=0.0, le=31 * 86_400.0)]
 MAX_MODALITIES = 32
@@ -54,6 +55,7 @@ class FederationModality(_Part):
 
     `shape` is that of one sample of one channel: () for a number, (96, 96) for an image, (40,) for a spectrum. A window
     is (window, width); in a sample the channel runs fastest: an image with channels r, g, b is H, W, C in row order.
+    `normalise` agreed: over that, channel means and variances that the owners' devices sum up in their first round.
     """
 
     channels: Annotated[tuple[FederationChannel, ...], Field(strict=False, min_length=1, max_length=256)]
@@ -61,6 +63,7 @@ class FederationModality(_Part):
     window: Annotated[int, Field(ge=1, le=1_000_000)]
     hop: Annotated[int, Field(ge=1)]
     shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
+    normalise: Literal["unit", "agreed"] = "unit"
 
     @property
     def width(self) -> int:
@@ -74,7 +77,11 @@ class FederationModality(_Part):
 
 
 class Task(_Part):
-    """What is predicted, and from which modalities (empty: all)."""
+    """What is predicted, and from which modalities (empty: all).
+
+    `absent`: a modality that is not there is masked, or (`zero-fill`, as the published code has it) takes part as an
+    encoder's answer to zeros.
+    """
 
     type: Literal["classification", "multilabel", "regression"]
     classes: Annotated[tuple[Text, ...], Field(strict=False, max_length=1000)] = ()
@@ -82,6 +89,7 @@ class Task(_Part):
     modalities: Annotated[tuple[PlainName, ...], Field(strict=False)] = ()
     mean: float = 0.0
     spread: Annotated[float, Field(gt=0.0)] = 1.0
+    absent: Literal["mask", "zero-fill"] = "mask"
 
     @property
     def num_outputs(self) -> int:
@@ -101,6 +109,7 @@ class BlockSettings(BaseModel):
     visibility: Literal["shared", "private", "dual", "cohort", ""] = ""
     quorum: Count | None = None
     min_cohort: Count | None = None
+    rule: Rule | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -122,10 +131,16 @@ class TrainingSettings(_Part):
     steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16
     clip_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    prox_mu: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
+    modality_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
 class RoundSettings(_Part):
-    """When a round opens and ends, and how many devices a block needs."""
+    """When a round opens and ends, how many devices a block needs, and how their updates become its next version.
+
+    `rule` joins the updates of a block; `trusted_share` is what the robust rules may count on: at most so many of the
+    updates are bad as a share of 1 - trusted_share allows. `server_optimizer` steps along what the rule gives.
+    """
 
     min_devices: Count = 2
     start_after_s: Seconds = 60.0
@@ -133,8 +148,13 @@ class RoundSettings(_Part):
     quorum: Count = 1
     min_cohort: Count = 1
     rejoin_s: Seconds = 10.0
-    server_optimizer: Literal["avg"] = "avg"
+    rule: Rule = "mean"
+    trusted_share: Annotated[float, Field(gt=0.5, le=1.0)] = 0.8
+    server_optimizer: Literal["avg", "avgm", "adam", "yogi", "adagrad"] = "avg"
     server_lr: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    server_momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    server_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.99
+    server_tau: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
 
 
 class ScheduleSettings(_Part):
@@ -194,12 +214,15 @@ class Federation(_Part):
     def to_dict(self) -> dict[str, Any]:
         """All keys with their values, defaults too, ready for JSON; `from_dict` reads it back.
 
-        An empty `shape` is left out, so that a federation of before shapes keeps its digest.
+        Keys that came later are left out while they have their default, so that older federations keep their digest.
         """
         table: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
-        for modality in table["modalities"].values():
-            if not modality["shape"]:
-                del modality["shape"]
+        for name, defaults in _LATER_KEYS.items():
+            parts = table[name].values() if name in ("modalities", "tasks", "blocks") else (table[name],)
+            for part in parts:
+                for key, default in defaults.items():
+                    if part[key] == default:
+                        del part[key]
         return table
 
     @classmethod
@@ -234,6 +257,8 @@ class Federation(_Part):
             weight_decay=t.weight_decay,
             clip_norm=t.clip_norm,
             seed=self.seed,
+            prox_mu=t.prox_mu,
+            modality_dropout=t.modality_dropout,
         )
 
     def task_modalities(self, task: str) -> tuple[Modality, ...]:
@@ -253,15 +278,14 @@ class Federation(_Part):
         """Owners without which a block is held, because its mean would show too much of one device."""
         return next((s.min_cohort for s in self._settings(block) if s.min_cohort), self.rounds.min_cohort)
 
+    def rule(self, block: BlockId) -> Rule:
+        """How the updates of a block are joined."""
+        return next((s.rule for s in self._settings(block) if s.rule), self.rounds.rule)
+
     def visibility_of(self, block: BlockId) -> Visibility:
         """Who may see a block: its own key, else (a part of a fusion) that of its fusion, else the preset."""
-        private = {
-            "full": (),
-            "private-head": (BlockKind.HEAD,),
-            "private-head-fusion": (BlockKind.HEAD, BlockKind.FUSION),
-            "private-encoders": (BlockKind.ENCODER,),
-        }[self.visibility]
-        preset = Visibility.PRIVATE if block.kind in private else Visibility.SHARED
+        other, kinds = _PRESETS[self.visibility]
+        preset = other if block.kind in kinds else Visibility.SHARED
         return next((Visibility(s.visibility) for s in self._settings(block) if s.visibility), preset)
 
     def _settings(self, block: BlockId) -> list[BlockSettings]:
@@ -270,3 +294,27 @@ class Federation(_Part):
         if block.kind is BlockKind.FUSION and "." in block.name:
             names.append(f"fusion/{block.name.partition('.')[0]}")
         return [self.blocks[name] for name in names if name in self.blocks]
+
+
+_PRESETS: Mapping[str, tuple[Visibility, tuple[BlockKind, ...]]] = {
+    "full": (Visibility.SHARED, ()),
+    "private-head": (Visibility.PRIVATE, (BlockKind.HEAD,)),
+    "private-head-fusion": (Visibility.PRIVATE, (BlockKind.HEAD, BlockKind.FUSION)),
+    "private-encoders": (Visibility.PRIVATE, (BlockKind.ENCODER,)),
+    "dual": (Visibility.DUAL, (BlockKind.HEAD, BlockKind.FUSION)),
+    "cohort-head-fusion": (Visibility.COHORT, (BlockKind.HEAD, BlockKind.FUSION)),
+}
+"""What a preset makes of blocks of these kinds; the others are shared."""
+_LATER_KEYS: Mapping[str, Mapping[str, Any]] = {
+    "modalities": {"shape": [], "normalise": "unit"},
+    "tasks": {"absent": "mask"},
+    "blocks": {"rule": None},
+    "training": {"prox_mu": 0.0, "modality_dropout": 0.0},
+    "rounds": {
+        "rule": "mean",
+        "trusted_share": 0.8,
+        "server_momentum": 0.9,
+        "server_beta2": 0.99,
+        "server_tau": 1e-3,
+    },
+}
