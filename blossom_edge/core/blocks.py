@@ -29,6 +29,12 @@ class BlockKind(str, Enum):
     ENCODER = "encoder"
     FUSION = "fusion"
     HEAD = "head"
+    OWN_FUSION = "own-fusion"
+    """The private copy of a dual fusion."""
+    OWN_HEAD = "own-head"
+    """The private copy of a dual head."""
+    GATE = "gate"
+    """How much of a task's answer comes from its shared branch; private."""
 
 
 class Visibility(str, Enum):

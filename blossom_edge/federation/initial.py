@@ -17,8 +17,9 @@ def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors
     """The block's first values, float32; equal arguments give equal bits on every machine.
 
     Uniform in +-1/sqrt(inputs) of the layer (of a GRU: +-1/sqrt(hidden)), as torch does by default; a layer norm
-    starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0. Each tensor has a Philox stream
-    of its own, keyed by SHA-256 of digest, seed, block and tensor; its raw words do not change between numpy versions.
+    starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0, a gate in the middle. Each tensor
+    has a Philox stream of its own, keyed by SHA-256 of digest, seed, block and tensor; its raw words do not change
+    between numpy versions.
     """
     shapes = {t.name: t.shape for t in spec.tensors}
     return {name: _tensor(name, shapes, f"{federation_digest}\n{seed}\n{spec.id}\n{name}") for name in shapes}
@@ -27,6 +28,8 @@ def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors
 def _tensor(name: str, shapes: Mapping[str, tuple[int, ...]], text: str) -> NDArray[np.float32]:
     shape = shapes[name]
     prefix, _, kind = name.rpartition(".")
+    if name == "gate":
+        return np.full(shape, 0.5, dtype=np.float32)
     if prefix == "norm":
         return np.full(shape, 1.0 if kind == "weight" else 0.0, dtype=np.float32)
     if prefix == "gru":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from blossom_edge.core.blocks import BlockId, BlockKind
+from blossom_edge.core.blocks import BlockId, BlockKind, Visibility
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.federation.block_types import MAX_BLOCK_VALUES, options_class
 from blossom_edge.federation.problems import did_you_mean, explain, found
@@ -25,7 +25,7 @@ MAX_WINDOW_VALUES = 1 << 24
 def problems(federation: Federation) -> list[str]:
     """Every broken rule; the model itself is worked out only when the rest is in order."""
     lines = [*_modalities(federation), *_tasks(federation), *_settings(federation), *_blocks(federation)]
-    return lines or list(_shapes(federation))
+    return lines or [*_dual(federation), *_shapes(federation)]
 
 
 def _modalities(federation: Federation) -> Iterator[str]:
@@ -104,14 +104,29 @@ def _blocks(federation: Federation) -> Iterator[str]:
         if key not in known:
             yield f"{place}: {_unknown(key, federation)}{did_you_mean(key, known)}"
             continue
-        if settings.visibility == "dual":
-            yield f"{place}.visibility: dual is not in this version, expected shared, private or cohort"
+        if settings.visibility == "dual" and key.startswith("encoder/"):
+            yield f"{place}.visibility: found dual, expected shared, private or cohort (dual is for fusion and head)"
         if key in {str(b) for b in parts}:
             if settings.type or settings.options:
                 whole = key.partition(".")[0]
                 yield f'{place}: type and options of a part are those of "{whole}", expected only visibility and counts'
             continue
         yield from _block_type(place, BlockId.parse(key), settings.type, settings.options)
+
+
+def _dual(federation: Federation) -> Iterator[str]:
+    """A dual fusion is dual as a whole, its head is dual, and the shared head sees a fusion that is shared somehow."""
+    for task in federation.tasks:
+        parts = [fusion_id(task), *(fusion_id(task, m) for m in federation.task_modalities(task))]
+        seen = {federation.visibility_of(block) for block in parts}
+        head = federation.visibility_of(head_id(task))
+        place = f'blocks."{fusion_id(task)}".visibility'
+        if Visibility.DUAL in seen and len(seen) > 1:
+            yield f"{place}: found dual for some of its parts, expected it for all of them or none"
+        elif Visibility.DUAL in seen and head is not Visibility.DUAL:
+            yield f'{place}: found dual under a {head.value} "{head_id(task)}", expected a dual head as well'
+        elif head is Visibility.DUAL and Visibility.PRIVATE in seen:
+            yield f'{place}: found private under a dual "{head_id(task)}", expected shared, dual or cohort'
 
 
 def _unknown(key: str, federation: Federation) -> str:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, ModelSpec, TensorSpec
+from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, ModelSpec, TensorSpec, Visibility
 from blossom_edge.core.names import Modality, TaskName
 from blossom_edge.federation.block_types import BlockOptions, encoder_type, fusion_type, head_type, options_class
 
 if TYPE_CHECKING:
     from blossom_edge.federation.schema import Federation
+
+
+_OWN_KINDS: Mapping[BlockKind, BlockKind] = {
+    BlockKind.FUSION: BlockKind.OWN_FUSION,
+    BlockKind.HEAD: BlockKind.OWN_HEAD,
+}
+_SHARED_KINDS: Mapping[BlockKind, BlockKind] = {own: shared for shared, own in _OWN_KINDS.items()}
 
 
 def encoder_id(modality: str) -> BlockId:
@@ -28,6 +36,21 @@ def head_id(task: str) -> BlockId:
     return BlockId(BlockKind.HEAD, task)
 
 
+def own_id(block: BlockId) -> BlockId:
+    """The private copy of a dual fusion or head: `own-fusion/...` or `own-head/...`."""
+    return BlockId(_OWN_KINDS[block.kind], block.name)
+
+
+def shared_id(block: BlockId) -> BlockId:
+    """The block that a private copy is a copy of; any other block itself."""
+    return BlockId(_SHARED_KINDS.get(block.kind, block.kind), block.name)
+
+
+def gate_id(task: str) -> BlockId:
+    """`gate/TASK`: how much of the answer comes from the shared branch of a task with a dual head."""
+    return BlockId(BlockKind.GATE, task)
+
+
 def block_options(federation: Federation, block: BlockId) -> BlockOptions:
     """The options of a block that stands in the file (not of a `fusion/TASK.MODALITY`).
 
@@ -35,8 +58,9 @@ def block_options(federation: Federation, block: BlockId) -> BlockOptions:
         KeyError: unknown type.
         pydantic.ValidationError: wrong options.
     """
-    settings = federation.blocks[str(block)]
-    return options_class(block.kind, settings.type).model_validate(settings.options)
+    shared = shared_id(block)
+    settings = federation.blocks[str(shared)]
+    return options_class(shared.kind, settings.type).model_validate(settings.options)
 
 
 def embedding_width(federation: Federation, encoder: BlockId) -> int:
@@ -56,7 +80,8 @@ def model_spec(federation: Federation) -> ModelSpec:
     Raises:
         ValueError: an encoder does not suit its window or the shape of its samples, said as `key: what`.
     """
-    return ModelSpec(tuple(sorted((*_encoders(federation), *_tasks(federation)), key=lambda b: b.id)))
+    blocks = (*_encoders(federation), *_with_own(_tasks(federation)))
+    return ModelSpec(tuple(sorted(blocks, key=lambda b: b.id)))
 
 
 def _encoders(federation: Federation) -> Iterator[BlockSpec]:
@@ -85,6 +110,19 @@ def _tasks(federation: Federation) -> Iterator[BlockSpec]:
         head_options = block_options(federation, head)
         outputs = kind.tensors(head_options, width=fusion.width(options), outputs=task.num_outputs)
         yield _block(federation, head, kind.name, outputs, head_options, task=served)
+
+
+def _with_own(blocks: Iterator[BlockSpec]) -> Iterator[BlockSpec]:
+    """The blocks, and for each dual one its private copy; for a dual head the gate between the two as well."""
+    for spec in blocks:
+        yield spec
+        if spec.visibility is not Visibility.DUAL:
+            continue
+        yield replace(spec, id=own_id(spec.id), visibility=Visibility.PRIVATE)
+        if spec.id.kind is BlockKind.HEAD:
+            tensors = (TensorSpec("gate", (1,)),)
+            gate = gate_id(spec.id.name)
+            yield BlockSpec(gate, "gate", tensors, task=spec.task, visibility=Visibility.PRIVATE)
 
 
 def _block(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,18 +21,33 @@ from blossom_edge.federation.spec import (
     encoder_id,
     fused_width,
     fusion_id,
+    gate_id,
     head_id,
+    own_id,
+    shared_id,
 )
 from blossom_edge.models.encoders import ENCODER_MODULES
 from blossom_edge.models.fusion import PART_MODULES, REST_MODULES
 from blossom_edge.models.heads import HEAD_MODULES
+
+SHARED, OWN = "shared", "own"
+"""The branches of a task: the blocks that are averaged, and the private copies of dual ones."""
+
+
+class Gate(nn.Module):
+    """The share of the shared branch, from 0 to 1; chosen, not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.zeros(1), requires_grad=False)
 
 
 class BlockModel(nn.Module):
     """The given blocks of a federation, wired; all values are zero until they are loaded.
 
     A modality counts for a task when its encoder and its part of the task's fusion are both here; a task is served
-    when its fusion, its head and at least one such modality are.
+    when its fusion, its head and at least one such modality are. A task with dual blocks has two branches, SHARED and
+    OWN, on the same encoders; its answer is `gate * shared + (1 - gate) * own`.
     """
 
     def __init__(self, federation: Federation, blocks: Collection[BlockId]) -> None:
@@ -91,10 +106,28 @@ class BlockModel(nn.Module):
         A classification or multilabel task gives (batch, class) logits, a regression (batch, 1) in the task's unit.
         An encoder runs on the rows that have its modality, and not at all when none has.
         """
+        return {task: self.mixed(task, found) for task, found in self.branches(inputs, present, tasks).items()}
+
+    def branches(
+        self, inputs: Mapping[str, Tensor], present: Mapping[str, Tensor], tasks: Collection[str] | None = None
+    ) -> dict[str, dict[str, Tensor]]:
+        """As `forward`, but what each branch of a task says: SHARED alone, or SHARED and OWN."""
         wanted = [t for t in self._wiring if tasks is None or t in tasks]
         needed = sorted({m for t in wanted for m in self._wiring[t] if m in inputs})
         embeddings = {m: e for m in needed if (e := self._embed(m, inputs[m], present[m])) is not None}
-        return {task: out for task in wanted if (out := self._task(task, embeddings, present)) is not None}
+        found = {task: self._task(task, embeddings, present) for task in wanted}
+        return {task: outputs for task, outputs in found.items() if outputs}
+
+    def mixed(self, task: str, branches: Mapping[str, Tensor]) -> Tensor:
+        """One answer out of those of a task's branches, by its gate.
+
+        For logits of one label this mixes the logarithms of the probabilities: what both terms lack is the same for
+        all classes.
+        """
+        if OWN not in branches:
+            return branches[SHARED]
+        gate = self.module(gate_id(task)).get_parameter("gate")
+        return gate * branches[SHARED] + (1 - gate) * branches[OWN]
 
     def _embed(self, modality: str, window: Tensor, present: Tensor) -> Tensor | None:
         rows = present.nonzero().squeeze(1)
@@ -107,16 +140,38 @@ class BlockModel(nn.Module):
         some: Tensor = encoder(window[rows])
         return some.new_zeros(len(present), some.shape[1]).index_copy(0, rows, some)
 
-    def _task(self, task: str, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> Tensor | None:
+    def _task(self, task: str, embeddings: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the branches of a task say; nothing when none of its modalities is in the batch."""
         have = [m for m in self._wiring[task] if m in embeddings]
         if not have:
-            return None
-        outputs = [self.module(fusion_id(task, m))(embeddings[m]) for m in have]
+            return {}
+        mask = torch.stack([present[m] for m in have], dim=1)
+        fused = self._fused(task, have, embeddings, mask, of=shared_id)
+        outputs = {SHARED: self._answer(task, head_id(task), fused)}
+        if own_id(head_id(task)) in self._index:
+            if own_id(fusion_id(task)) in self._index:
+                fused = self._fused(task, have, embeddings, mask, of=own_id)
+            outputs[OWN] = self._answer(task, own_id(head_id(task)), fused)
+        return outputs
+
+    def _fused(
+        self,
+        task: str,
+        have: Sequence[str],
+        embeddings: Mapping[str, Tensor],
+        mask: Tensor,
+        *,
+        of: Callable[[BlockId], BlockId],
+    ) -> Tensor:
+        """The embeddings joined by the blocks that `of` makes of those of the fusion."""
+        outputs = [self.module(of(fusion_id(task, m)))(embeddings[m]) for m in have]
         values = torch.stack([value for value, _ in outputs], dim=1)
         scores = torch.stack([score for _, score in outputs], dim=1)
-        mask = torch.stack([present[m] for m in have], dim=1)
-        fused = self.module(fusion_id(task))(values, scores, mask)
-        result: Tensor = self.module(head_id(task))(fused)
+        fused: Tensor = self.module(of(fusion_id(task)))(values, scores, mask)
+        return fused
+
+    def _answer(self, task: str, head: BlockId, fused: Tensor) -> Tensor:
+        result: Tensor = self.module(head)(fused)
         settings = self._federation.tasks[task]
         return result * settings.spread + settings.mean if settings.type == "regression" else result
 
@@ -141,7 +196,9 @@ def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
         make = ENCODER_MODULES.get(spec.type) or _foreign(spec).module
         return make(options, signal=federation.modalities[spec.id.name].signal)
     task = str(spec.task)
-    if spec.id.kind is BlockKind.HEAD:
+    if spec.id.kind is BlockKind.GATE:
+        return Gate()
+    if spec.id.kind in (BlockKind.HEAD, BlockKind.OWN_HEAD):
         options = block_options(federation, spec.id)
         make = HEAD_MODULES.get(spec.type) or _foreign(spec).module
         return make(options, width=fused_width(federation, task), outputs=federation.tasks[task].num_outputs)
@@ -155,7 +212,7 @@ def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
 
 def _foreign(spec: BlockSpec) -> Any:
     """The type of an installed package; a federation whose types are not all there was refused when it was read."""
-    return find_type(spec.id.kind, spec.type)
+    return find_type(shared_id(spec.id).kind, spec.type)
 
 
 def _load_block(module: nn.Module, block: BlockId, tensors: Tensors) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from blossom_edge.core.gate import GATES
 from blossom_edge.federation.schema import Task
 
 
@@ -19,6 +23,26 @@ def training_loss(task: Task, outputs: Tensor, labels: Tensor) -> Tensor:
     if task.type == "multilabel":
         return functional.binary_cross_entropy_with_logits(outputs, labels)
     return functional.mse_loss(outputs.squeeze(1) / task.spread, labels / task.spread)
+
+
+def gate_losses(
+    task: Task, branches: Mapping[str, Tensor], labels: Tensor
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """The loss of each window for each gate of `core.gate.GATES`, (gates, windows): what `choose_gate` takes.
+
+    branches: `shared` and `own`, as `BlockModel.branches` gives them.
+    """
+    rows = []
+    for gate in GATES:
+        outputs = (gate * branches["shared"] + (1 - gate) * branches["own"]).double()
+        if task.type == "classification":
+            each = functional.cross_entropy(outputs, labels, reduction="none")
+        elif task.type == "multilabel":
+            each = functional.binary_cross_entropy_with_logits(outputs, labels.double(), reduction="none").mean(dim=1)
+        else:
+            each = ((outputs.squeeze(1) - labels) / task.spread).square()
+        rows.append(each)
+    return torch.stack(rows).cpu().numpy()
 
 
 def score_sums(task: Task, outputs: Tensor, labels: Tensor) -> dict[str, Tensor]:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from blossom_edge.core.blocks import Array, BlockId, Visibility
+from blossom_edge.core.blocks import Array, BlockId, BlockKind, Visibility
 from blossom_edge.core.errors import BlossomError
+from blossom_edge.core.gate import choose_gate, validation_rows
 from blossom_edge.core.metrics import Metric, MetricSums
+from blossom_edge.core.names import TaskName
 from blossom_edge.core.rounds import LocalTraining
 from blossom_edge.core.training import Blocks, TrainResult
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation
+from blossom_edge.federation.spec import gate_id
 from blossom_edge.models.block_model import BlockModel
 from blossom_edge.training.batches import Stacked, batch_rows, count_samples, seed_bytes, stack, usable
 from blossom_edge.training.compute import choose_device, set_threads
-from blossom_edge.training.losses import score_sums, training_loss
+from blossom_edge.training.losses import gate_losses, score_sums, training_loss
 from blossom_edge.training.optimizers import Named, keep_state, make_optimizer
 
 EVALUATION_BATCH = 256
@@ -77,16 +81,26 @@ class TorchTrainer:
 
     def evaluate(self, blocks: Blocks) -> MetricSums:
         """Score on the holdout: `TASK.loss` with `TASK.accuracy`, or for a regression `TASK.mae`; empty without one."""
-        model = self._load(blocks)
-        stacked = self._stack("holdout", self._holdout(), model)
         sums = _Sums(self._federation)
+        for outputs, labels in self.answers(blocks, self._holdout()):
+            sums.add(outputs, labels)
+        return sums.metrics("")
+
+    def answers(
+        self, blocks: Blocks, windows: WindowSet
+    ) -> Iterator[tuple[Mapping[str, Tensor], Mapping[str, Tensor]]]:
+        """Batch by batch the outputs and labels by task, of the windows that have a label and a modality of it.
+
+        A task with dual blocks is mixed by the gate that its validation windows choose for these blocks.
+        """
+        model = self._load(blocks)
+        self._choose_gates(model)
+        stacked = self._stack("holdout", windows, model)
         model.eval()
         with torch.inference_mode():
-            for start in range(0, stacked.num_windows, EVALUATION_BATCH):
-                rows = torch.arange(start, min(start + EVALUATION_BATCH, stacked.num_windows))
-                outputs, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
-                sums.add(outputs, labels)
-        return sums.metrics("")
+            for rows in _in_order(np.arange(stacked.num_windows)):
+                branches, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
+                yield {t: model.mixed(t, found) for t, found in branches.items()}, labels
 
     def train(
         self,
@@ -101,8 +115,10 @@ class TorchTrainer:
         """Train copies of `blocks` for one round; those in `frozen` are used but not changed.
 
         `keep_going` is asked between two steps; after a no the result is that of the steps done until then.
-        The loss is the sum over the tasks of the mean over a batch's labelled windows. Shared blocks' momentum starts
-        anew, that of private blocks goes on from `optimizer`. `num_samples` counts each window once, not per epoch.
+        The loss is the sum over the tasks, and over the branches of a task with dual blocks, of the mean over a batch's
+        labelled windows. With dual blocks a fifth of the windows choose the gate and are not trained on. Shared blocks'
+        momentum starts anew, that of private blocks goes on from `optimizer`. `num_samples` counts each window once,
+        not per epoch.
         Blocks that nothing exercised are not in the result. Metrics are `TASK.train_loss` and so on, over all steps.
 
         Raises:
@@ -113,6 +129,8 @@ class TorchTrainer:
         named = _trainable(model, frozen)
         if stacked.num_windows == 0 or not named:
             return TrainResult({}, {}, 0, {}, dict(optimizer))
+        gates = self._choose_gates(model)
+        learn = np.flatnonzero(~validation_rows(stacked.num_windows)) if gates else np.arange(stacked.num_windows)
         private = [row for row in named if model.specs[row[0]].visibility is Visibility.PRIVATE]
         at_home = {str(block) for block, _, _ in private}
         kept = {key: values for key, values in optimizer.items() if key.partition(":")[0] in at_home}
@@ -120,20 +138,26 @@ class TorchTrainer:
         steps = make_optimizer(named, training, kept=kept)
         model.train()
         with _seeded(seed_bytes(training, round_number, self._device_id), self._device):
-            for rows in batch_rows(stacked.num_windows, training, round_number=round_number, device_id=self._device_id):
+            for chosen in batch_rows(len(learn), training, round_number=round_number, device_id=self._device_id):
                 if num_steps and keep_going is not None and not keep_going():
                     break
-                outputs, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
-                losses = [training_loss(self._federation.tasks[t], outputs[t], labels[t]) for t in outputs]
+                rows = torch.from_numpy(learn[chosen.numpy()])
+                branches, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
+                losses = [
+                    training_loss(self._federation.tasks[t], outputs, labels[t])
+                    for t, found in branches.items()
+                    for outputs in found.values()
+                ]
                 steps.zero_grad(set_to_none=True)
                 torch.autograd.backward([loss for loss in losses if loss.requires_grad])
                 if training.clip_norm > 0:
                     torch.nn.utils.clip_grad_norm_([p for _, _, p in named], training.clip_norm)
                 steps.step()
-                sums.add(outputs, labels)
+                sums.add({t: model.mixed(t, found) for t, found in branches.items()}, labels)
                 seen[rows.numpy()] = True
                 num_steps += 1
         counts = count_samples(tuple(model.specs.values()), stacked, seen)
+        counts |= {gate_id(task): stacked.num_windows - len(learn) for task in gates}
         trained = [b for b in model.specs if b not in frozen and counts[b] > 0]
         values = {b: model.values(b) for b in trained}
         self._check_finite(values, round_number)
@@ -151,6 +175,24 @@ class TorchTrainer:
             self._stacked.clear()
         self._model.load(blocks)
         return self._model
+
+    def _choose_gates(self, model: BlockModel) -> dict[TaskName, float]:
+        """Put the gate of every task with dual blocks where the validation windows want it; by task."""
+        tasks = [t for t in model.tasks if gate_id(t) in model.specs and t in self._tasks]
+        if not tasks:
+            return {}
+        stacked = self._stack("train", self._train(), model)
+        losses: dict[TaskName, list[np.ndarray[Any, np.dtype[np.float64]]]] = {task: [] for task in tasks}
+        model.eval()
+        with torch.inference_mode():
+            for rows in _in_order(np.flatnonzero(validation_rows(stacked.num_windows))):
+                branches, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
+                for task in (t for t in tasks if t in branches):
+                    losses[task].append(gate_losses(self._federation.tasks[task], branches[task], labels[task]))
+        gates = {task: choose_gate(np.concatenate(found, axis=1)) for task, found in losses.items() if found}
+        for task, gate in gates.items():
+            model.load({gate_id(task): {"gate": np.full(1, gate, dtype=np.float32)}})
+        return gates
 
     def _stack(self, name: str, windows: WindowSet, model: BlockModel) -> Stacked:
         """The stacked windows; made again only when the set or the model is another one."""
@@ -198,30 +240,39 @@ class _Sums:
 
 
 def _forward(
-    model: BlockModel, stacked: Stacked, rows: Tensor, rows_cpu: np.ndarray[tuple[int], np.dtype[np.int64]]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Outputs and labels per task, only for the windows among `rows` that count for it."""
+    model: BlockModel, stacked: Stacked, rows: Tensor, rows_cpu: np.ndarray[Any, np.dtype[np.int64]]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """What the branches say and the labels, per task, only for the windows among `rows` that count for it."""
     used = {t: mask[rows_cpu] for t, mask in stacked.used.items()}
     tasks = [t for t, mask in used.items() if mask.any()]
-    outputs = model(
+    found = model.branches(
         {m: x[rows] for m, x in stacked.inputs.items()}, {m: x[rows] for m, x in stacked.present.items()}, tasks
     )
-    labels = {t: stacked.labels[t][rows] for t in outputs}
-    for task in outputs:
+    labels = {t: stacked.labels[t][rows] for t in found}
+    for task in found:
         if not used[task].all():
             mask = torch.from_numpy(used[task]).to(rows.device)
-            outputs[task], labels[task] = outputs[task][mask], labels[task][mask]
-    return outputs, labels
+            found[task] = {branch: outputs[mask] for branch, outputs in found[task].items()}
+            labels[task] = labels[task][mask]
+    return found, labels
 
 
 def _trainable(model: BlockModel, frozen: frozenset[BlockId]) -> list[Named]:
     """The parameters to be trained; those of frozen blocks take no gradient."""
     named: list[Named] = []
     for block in model.specs:
+        if block.kind is BlockKind.GATE:  # chosen, not trained
+            continue
         module = model.module(block).requires_grad_(block not in frozen)
         if block not in frozen:
             named += [(block, name, parameter) for name, parameter in module.named_parameters()]
     return named
+
+
+def _in_order(rows: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[Tensor]:
+    """Rows in batches for scoring."""
+    for start in range(0, len(rows), EVALUATION_BATCH):
+        yield torch.from_numpy(rows[start : start + EVALUATION_BATCH])
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def rows(section: str) -> dict[str, str]:
     for row in cells:
         if len(row) < 4:  # a table of something else
             continue
-        keys = re.findall(r"`([a-z_.]+)`", row[0])
+        keys = re.findall(r"`([a-z0-9_.]+)`", row[0])
         defaults = [d.strip().strip("`") for d in row[2].split(",")]
         found |= dict(zip(keys, defaults if len(defaults) == len(keys) else defaults[:1] * len(keys), strict=True))
     return found

@@ -52,7 +52,7 @@ BROKEN = [
         "values, expected at most 67108864",
     ),
     (["modalities.accel.window=4", "modalities.accel.hop=2"], "found a window of 4 samples, expected 8 or more"),
-    (["blocks.encoder/accel.visibility=dual"], 'blocks."encoder/accel".visibility: dual is not in this version'),
+    (["blocks.encoder/accel.visibility=dual"], 'blocks."encoder/accel".visibility: found dual, expected shared'),
     (['blocks."fusion/har.accel".type=concat'], 'blocks."fusion/har.accel": type and options of a part'),
     (["visibility=private-haed"], "visibility: found 'private-haed' (did you mean 'private-head'?)"),
     (["name=A B"], "name: found 'A B', expected 1 to 63 of a-z, 0-9, '.' and '-'"),

@@ -1,0 +1,1 @@
+"""Recorded data sets with labels and people, from files in their public layouts. Never trains, never divides."""

@@ -1,0 +1,1 @@
+"""Comparisons of modes on recorded data: many runs, resumable, in parallel processes. Never touches a network."""
