@@ -16,6 +16,7 @@ program = LazyGroup(
         "status": ("aggregator.cli.status:status", "Show the round, the devices and the blocks."),
         "why": ("aggregator.cli.status:why", "Explain what a device or a block waits for or was refused."),
         "federations": ("aggregator.cli.federations:federations", "List, show and validate federation files."),
+        "plan": ("aggregator.cli.plan:plan", "Show who would train which block, and what a round costs."),
         "pause": ("aggregator.cli.control:pause", "Open no further round."),
         "resume": ("aggregator.cli.control:resume", "Go on after a pause."),
         "finish": ("aggregator.cli.control:finish", "End the federation after the open round."),

@@ -21,7 +21,7 @@ READING = {
         "profiles list", "profiles show", "profiles validate", "profiles detect", "profiles schema", "profiles new",
         "doctor", "infer", "blocks list", "blocks show", "blocks rollback", "blocks pin",
     },
-    "blossom-aggregator": {"status", "why", "federations list", "federations show", "federations validate"},
+    "blossom-aggregator": {"plan", "status", "why", "federations list", "federations show", "federations validate"},
 }  # fmt: skip
 """Commands that show something, as the README promises them: each takes --json."""
 
