@@ -346,7 +346,7 @@ class RoundMachine:
 
     def _open(self, ready: list[DeviceId], now: float) -> list[Command]:
         state = self.state
-        keys = sorted({key for device in ready for key in state.keys_of(state.members[device])})
+        keys = state.to_plan(ready)
         record = {
             "type": "open",
             "round": state.round + 1,

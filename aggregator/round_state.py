@@ -7,11 +7,11 @@ deadlines and phases of devices are not durable; they are made anew from what th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from aggregator.rounds import Member, OpenRound, Outcome, Phase, Running, Version, accepted_of, outcome_of
-from blossom_edge.core.blocks import BlockKey, BlockSpec, Visibility
+from blossom_edge.core.blocks import BlockKey, BlockKind, BlockSpec, Visibility
 from blossom_edge.core.metrics import Metric, MetricSums
 from blossom_edge.core.names import DeviceId
 from blossom_edge.federation.schema import Federation
@@ -60,6 +60,11 @@ class RoundState:
     def keys_of(self, member: Member) -> tuple[BlockKey, ...]:
         """Keys of the blocks that a member shares."""
         return self.owned_keys(member.modalities, member.tasks)
+
+    def to_plan(self, devices: Iterable[DeviceId]) -> list[BlockKey]:
+        """What a round of these devices is about, sorted: all that they share, but of agreed scales only new ones."""
+        keys = {key for device in devices for key in self.keys_of(self.members[device])}
+        return sorted(k for k in keys if k.block.kind is not BlockKind.SCALE or self.version(k).number == 0)
 
     def owners(self, key: BlockKey) -> list[DeviceId]:
         """Known devices that train a block, in id order; those that only use it are not among them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blossom_edge.client.blocks import DeviceBlocks
+from blossom_edge.core.blocks import BlockKind
 from blossom_edge.federation.schema import Federation
 
 
@@ -92,8 +93,17 @@ _MEMBERSHIP = Leaving("membership", "that this device took part in a version", "
 
 def _training(federation: Federation, blocks: DeviceBlocks) -> tuple[Leaving, ...]:
     """What only a device that trains sends."""
-    shared = ", ".join(str(key) for key in blocks.shared) or "none"
+    trained = [str(key) for key in blocks.shared if key.block.kind is not BlockKind.SCALE]
+    shared = ", ".join(trained) or "none"
     cohort = federation.rounds.min_cohort
+    scales = [str(key) for key in blocks.shared if key.block.kind is BlockKind.SCALE]
+    measured = Leaving(
+        "channel figures",
+        f"mean and mean square of each channel over own labelled windows, once: {', '.join(scales)}",
+        "offer, chunk",
+        f"{GATEWAY}; the mean over {cohort} or more owners: {ALL}",
+        'normalise = "unit" in the federation',
+    )
     return (
         Leaving(
             "block deltas",
@@ -102,5 +112,6 @@ def _training(federation: Federation, blocks: DeviceBlocks) -> tuple[Leaving, ..
             f"{GATEWAY}; the mean over {cohort} or more owners: {ALL}",
             'visibility = "private" in the federation, min_cohort for the mean',
         ),
+        *([measured] if scales else ()),
         Leaving("sample counts", "labelled windows and steps per block", "offer, state", GATEWAY, "not possible"),
     )

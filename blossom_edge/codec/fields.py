@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from blossom_edge.core.names import NAME_PATTERN
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
-Block = Annotated[str, StringConstraints(pattern=r"^(encoder|fusion|head)/[a-z0-9][a-z0-9.-]{0,62}$", max_length=80)]
+Block = Annotated[
+    str, StringConstraints(pattern=r"^(encoder|fusion|head|scale)/[a-z0-9][a-z0-9.-]{0,62}$", max_length=80)
+]
 Cohort = Annotated[str, StringConstraints(pattern=r"^([a-z0-9][a-z0-9.-]{0,62})?$", max_length=63)]
 Sha = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]

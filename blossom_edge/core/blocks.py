@@ -29,12 +29,14 @@ class BlockKind(str, Enum):
     ENCODER = "encoder"
     FUSION = "fusion"
     HEAD = "head"
+    SCALE = "scale"
+    """Channel means and mean squares of a modality that devices agree on; measured, not trained."""
     OWN_FUSION = "own-fusion"
     """The private copy of a dual fusion."""
     OWN_HEAD = "own-head"
     """The private copy of a dual head."""
     GATE = "gate"
-    """How much of a task's answer comes from its shared branch; private."""
+    """How much of a task's answer comes from its shared branch; chosen, not trained; private."""
 
 
 class Visibility(str, Enum):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from blossom_edge.core.blocks import BlockSpec, Tensors
+from blossom_edge.core.blocks import BlockKind, BlockSpec, Tensors
 from blossom_edge.federation.philox import philox_words
 
 
@@ -17,19 +17,23 @@ def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors
     """The block's first values, float32; equal arguments give equal bits on every machine.
 
     Uniform in +-1/sqrt(inputs) of the layer (of a GRU: +-1/sqrt(hidden)), as torch does by default; a layer norm
-    starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0, a gate in the middle. Each tensor
-    has a Philox stream of its own, keyed by SHA-256 of digest, seed, block and tensor; its raw words do not change
-    between numpy versions.
+    starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0, a gate in the middle, an agreed
+    scale at mean 0 and square 1. Each tensor has a Philox stream of its own, keyed by SHA-256 of digest, seed, block
+    and tensor; its raw words do not change between numpy versions.
     """
     shapes = {t.name: t.shape for t in spec.tensors}
+    if spec.id.kind in (BlockKind.GATE, BlockKind.SCALE):
+        return {name: np.full(shape, _FIXED[name], dtype=np.float32) for name, shape in shapes.items()}
     return {name: _tensor(name, shapes, f"{federation_digest}\n{seed}\n{spec.id}\n{name}") for name in shapes}
+
+
+_FIXED = {"gate": 0.5, "known": 0.0, "mean": 0.0, "square": 1.0}
+"""Of blocks that are not layers."""
 
 
 def _tensor(name: str, shapes: Mapping[str, tuple[int, ...]], text: str) -> NDArray[np.float32]:
     shape = shapes[name]
     prefix, _, kind = name.rpartition(".")
-    if name == "gate":
-        return np.full(shape, 0.5, dtype=np.float32)
     if prefix == "norm":
         return np.full(shape, 1.0 if kind == "weight" else 0.0, dtype=np.float32)
     if prefix == "gru":

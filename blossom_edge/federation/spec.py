@@ -26,6 +26,11 @@ def encoder_id(modality: str) -> BlockId:
     return BlockId(BlockKind.ENCODER, modality)
 
 
+def scale_id(modality: str) -> BlockId:
+    """`scale/MODALITY`: what its windows are normalised with, where devices agree on that."""
+    return BlockId(BlockKind.SCALE, modality)
+
+
 def fusion_id(task: str, modality: str = "") -> BlockId:
     """`fusion/TASK.MODALITY`, or `fusion/TASK` for the rest of the fusion."""
     return BlockId(BlockKind.FUSION, f"{task}.{modality}" if modality else task)
@@ -94,6 +99,10 @@ def _encoders(federation: Federation) -> Iterator[BlockSpec]:
         except ValueError as error:
             raise ValueError(f'blocks."{block}".{error}') from None
         yield _block(federation, block, kind.name, tensors, options, modality=Modality(name))
+        if modality.normalise == "agreed":
+            channels = len(modality.channels)
+            rows = (TensorSpec("known", (1,)), TensorSpec("mean", (channels,)), TensorSpec("square", (channels,)))
+            yield BlockSpec(scale_id(name), "scale", rows, modality=Modality(name))
 
 
 def _tasks(federation: Federation) -> Iterator[BlockSpec]:

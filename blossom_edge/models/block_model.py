@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, Tensors
 from blossom_edge.core.errors import SpecMismatch
 from blossom_edge.core.names import TaskName
+from blossom_edge.core.scale import SMALLEST
 from blossom_edge.core.training import Blocks
 from blossom_edge.federation.block_types import find_type
 from blossom_edge.federation.schema import Federation
@@ -24,6 +25,7 @@ from blossom_edge.federation.spec import (
     gate_id,
     head_id,
     own_id,
+    scale_id,
     shared_id,
 )
 from blossom_edge.models.encoders import ENCODER_MODULES
@@ -40,6 +42,22 @@ class Gate(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.gate = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+
+class Scale(nn.Module):
+    """Agreed normalisation of a modality's windows, see `core.scale`; measured, not trained."""
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.known = nn.Parameter(torch.zeros(1), requires_grad=False)
+        self.mean = nn.Parameter(torch.zeros(num_channels), requires_grad=False)
+        self.square = nn.Parameter(torch.ones(num_channels), requires_grad=False)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, time, width), the channel running fastest -> the same shape."""
+        repeats = window.shape[2] // self.mean.shape[0]
+        spread = (self.square.double() - self.mean.double().square()).clamp(min=SMALLEST**2).sqrt().float()
+        return (window - self.mean.repeat(repeats)) / spread.repeat(repeats)
 
 
 class BlockModel(nn.Module):
@@ -133,6 +151,8 @@ class BlockModel(nn.Module):
         rows = present.nonzero().squeeze(1)
         if len(rows) == 0:
             return None
+        if scale_id(modality) in self._index:
+            window = self.module(scale_id(modality))(window)
         encoder = self.module(encoder_id(modality))
         if len(rows) == len(present):
             whole: Tensor = encoder(window)
@@ -191,6 +211,8 @@ def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
     The type is built in, or of an installed package, which then makes the module itself.
     """
     make: Callable[..., nn.Module]
+    if spec.id.kind is BlockKind.SCALE:
+        return Scale(len(federation.modalities[spec.id.name].channels))
     if spec.id.kind is BlockKind.ENCODER:
         options = block_options(federation, spec.id)
         make = ENCODER_MODULES.get(spec.type) or _foreign(spec).module

@@ -25,8 +25,11 @@ from blossom_edge.training.batches import Stacked, batch_rows, count_samples, se
 from blossom_edge.training.compute import choose_device, set_threads
 from blossom_edge.training.losses import gate_losses, score_sums, training_loss
 from blossom_edge.training.optimizers import Named, keep_state, make_optimizer
+from blossom_edge.training.scaling import measured_scales
 
 EVALUATION_BATCH = 256
+_NOT_TRAINED = (BlockKind.GATE, BlockKind.SCALE)
+"""Chosen or measured; no gradient moves them."""
 
 
 class TorchTrainer:
@@ -94,6 +97,7 @@ class TorchTrainer:
         A task with dual blocks is mixed by the gate that its validation windows choose for these blocks.
         """
         model = self._load(blocks)
+        self._measure(model, blocks)
         self._choose_gates(model)
         stacked = self._stack("holdout", windows, model)
         model.eval()
@@ -125,6 +129,7 @@ class TorchTrainer:
             BlossomError: `local-value`, the values are not finite any more.
         """
         model = self._load(blocks)
+        scales = self._measure(model, blocks)
         stacked = self._stack("train", self._train(), model)
         named = _trainable(model, frozen)
         if stacked.num_windows == 0 or not named:
@@ -157,7 +162,8 @@ class TorchTrainer:
                 seen[rows.numpy()] = True
                 num_steps += 1
         counts = count_samples(tuple(model.specs.values()), stacked, seen)
-        counts |= {gate_id(task): stacked.num_windows - len(learn) for task in gates}
+        counts |= {b: 0 for b in model.specs if b.kind in _NOT_TRAINED}
+        counts |= {gate_id(task): stacked.num_windows - len(learn) for task in gates} | scales
         trained = [b for b in model.specs if b not in frozen and counts[b] > 0]
         values = {b: model.values(b) for b in trained}
         self._check_finite(values, round_number)
@@ -175,6 +181,14 @@ class TorchTrainer:
             self._stacked.clear()
         self._model.load(blocks)
         return self._model
+
+    def _measure(self, model: BlockModel, blocks: Blocks) -> dict[BlockId, int]:
+        """Put the own figures into scales that nobody agreed on yet; by scale, how many windows they are of."""
+        if not any(block.kind is BlockKind.SCALE for block in model.specs):
+            return {}
+        found = measured_scales(self._federation, blocks, self._train(), self._tasks)
+        model.load({block: values for block, (values, _) in found.items()})
+        return {block: count for block, (_, count) in found.items()}
 
     def _choose_gates(self, model: BlockModel) -> dict[TaskName, float]:
         """Put the gate of every task with dual blocks where the validation windows want it; by task."""
@@ -261,7 +275,7 @@ def _trainable(model: BlockModel, frozen: frozenset[BlockId]) -> list[Named]:
     """The parameters to be trained; those of frozen blocks take no gradient."""
     named: list[Named] = []
     for block in model.specs:
-        if block.kind is BlockKind.GATE:  # chosen, not trained
+        if block.kind in _NOT_TRAINED:
             continue
         module = model.module(block).requires_grad_(block not in frozen)
         if block not in frozen:
