@@ -18,6 +18,8 @@ from blossom_edge.federation.schema import Federation
 
 NORM_HISTORY = 32
 REMEMBERED_ROUNDS = 64
+MOST_SETS = 1024
+"""Sets of modalities and tasks whose blocks are remembered."""
 OUTGROWN_ROUNDS = 3
 """After so many rounds in a row in which the norms of most owners were refused, the norms before say nothing of now."""
 
@@ -51,11 +53,18 @@ class RoundState:
         self.outgrown: dict[BlockKey, int] = {}
         """Rounds in a row in which more than half of all owners of a block were refused for their norm."""
         self._initial_version = initial_version
+        self._owned: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[BlockKey, ...]] = {}
 
     def owned_keys(self, modalities: tuple[str, ...], tasks: tuple[str, ...]) -> tuple[BlockKey, ...]:
         """Keys of the blocks that a device with these modalities and tasks shares."""
-        serves = tasks or self.federation.tasks_for(modalities)
-        return tuple(b.key(modalities) for b in self.spec.owned(modalities, serves) if may_enter(b))
+        known = self._owned.get((modalities, tasks))
+        if known is None:
+            serves = tasks or self.federation.tasks_for(modalities)
+            known = tuple(b.key(modalities) for b in self.spec.owned(modalities, serves) if may_enter(b))
+            if len(self._owned) >= MOST_SETS:  # whoever says hello with ever new ones must not fill the memory
+                self._owned.clear()
+            self._owned[modalities, tasks] = known
+        return known
 
     def keys_of(self, member: Member) -> tuple[BlockKey, ...]:
         """Keys of the blocks that a member shares."""

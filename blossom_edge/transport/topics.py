@@ -7,6 +7,7 @@ a topic per block (`cast/chunk/encoder/accel`), so that nobody receives a block 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from blossom_edge.core.names import DeviceId, FederationId, is_name
 
@@ -65,6 +66,7 @@ def head(federation: str) -> str:
     return f"{ROOT}/{federation}/head"
 
 
+@lru_cache(maxsize=16_384)
 def matches(topic_filter: str, topic: str) -> bool:
     """Whether a subscription filter with `+` and `#` covers a topic. Source: MQTT 5.0, 4.7."""
     if topic.startswith("$") and topic_filter[:1] in ("+", "#"):
