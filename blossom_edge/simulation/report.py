@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from statistics import stdev
 
 from blossom_edge.console.output import format_bytes, format_seconds
 from blossom_edge.durable import atomic_write, make_folder
-from blossom_edge.simulation.report_style import STYLE
+from blossom_edge.simulation.report_html import bullets, figure, header, page, section, table
 from blossom_edge.simulation.report_svg import bar_chart, curve_chart
 from blossom_edge.simulation.report_words import report_words, verdict
 from blossom_edge.simulation.results import MODE_NAMES, MODES, Results
@@ -45,35 +45,21 @@ def _page(results: Results) -> str:
     labels = "all labels" if results.labels_per_class is None else f"{results.labels_per_class} labels per class"
     about = f"{len(results.devices)} devices, {results.rounds} rounds, {labels}, seed {results.seed}"
     parts = [
-        f'<header><p class="kicker">blossom-edge &#183; federation {escape(results.federation)} &#183; {about}</p>',
-        f"<h1>{escape(verdict(results))}</h1></header>",
+        header(f"blossom-edge &#183; federation {escape(results.federation)} &#183; {about}", verdict(results)),
         _cards(results),
-        _section("What was found", _list(report_words(results))),
-        _section("How each mode learned", _curves(results)),
-        _section("Every device", _legend() + _bars(results)),
-        _section("The figures", _figures(results)),
-        _section("What was sent, and what stayed", _privacy(results)),
-        _section("What to try next", _next()),
+        section("What was found", bullets(report_words(results))),
+        section("How each mode learned", _curves(results)),
+        section("Every device", _legend() + _bars(results)),
+        section("The figures", _figures(results)),
+        section("What was sent, and what stayed", _privacy(results)),
+        section("What to try next", _next()),
     ]
     foot = (
         "Same people, windows, labels, seeds and local training in every mode. "
         f"Federation {escape(results.federation)} {escape(results.digest[:12])}. "
         f"Took {escape(format_seconds(results.seconds))}."
     )
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"/>'
-        f"<title>blossom-edge: one federation, three ways to learn</title><style>{STYLE}</style></head>"
-        f"<body><main>{''.join(parts)}</main><footer><p>{foot}</p></footer></body></html>\n"
-    )
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{body}</section>"
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return page("blossom-edge: one federation, three ways to learn", parts, foot=foot)
 
 
 def _cards(results: Results) -> str:
@@ -96,7 +82,7 @@ def _curves(results: Results) -> str:
     charts = []
     for mode in MODES:
         chart = curve_chart(mode, [device.curve[mode] for device in results.devices], base=results.majority_score)
-        charts.append(f"<figure><figcaption>{escape(MODE_NAMES[mode])}</figcaption>{chart}</figure>")
+        charts.append(figure(MODE_NAMES[mode], chart))
     note = (
         "Accuracy on own later recordings after each round. Bold: mean; thin: each device; "
         "dashed: naming the most frequent label always."
@@ -117,10 +103,8 @@ def _bars(results: Results) -> str:
         {device.id: device.new_people_score for device in results.devices},
         base=results.new_people_majority,
     )
-    return (
-        f'<div class="grid two"><figure><figcaption>Own later recordings</figcaption>{own}</figure>'
-        f"<figure><figcaption>People no device has seen</figcaption>{new}</figure></div>"
-    )
+    both = figure("Own later recordings", own) + figure("People no device has seen", new)
+    return f'<div class="grid two">{both}</div>'
 
 
 def _figures(results: Results) -> str:
@@ -142,7 +126,7 @@ def _figures(results: Results) -> str:
             ]
             rows.append(["spread over the devices", "", "", "", *(f"{spread:.3f}" for spread in spreads)])
         rows.append(["naming one label always", "", "", "", *(f"{base:.3f}" for _ in MODES)])
-        tables.append(f"<h3>{title}</h3>{_table(heads, rows, numbers_from=3)}")
+        tables.append(f"<h3>{title}</h3>{table(heads, rows, numbers_from=3)}")
     return "".join(tables)
 
 
@@ -160,22 +144,10 @@ def _privacy(results: Results) -> str:
     ]
     heads = ["device", "private blocks", "kept in", "of them sent", "up per round", "down per round"]
     shared = [f"{block}: {sha256[:16]}" for block, sha256 in results.versions.items()]
-    versions = f"<h3>Shared blocks, last version (sha256)</h3>{_list(shared)}" if shared else ""
+    versions = f"<h3>Shared blocks, last version (sha256)</h3>{bullets(shared)}" if shared else ""
     note = f"Of the run with {MODE_NAMES['private_head_fusion']}. Raw signals are in no message at all."
-    return f"<p>{escape(note)}</p>{_table(heads, rows, numbers_from=3)}{versions}"
+    return f"<p>{escape(note)}</p>{table(heads, rows, numbers_from=3)}{versions}"
 
 
 def _next() -> str:
     return f"<dl>{''.join(f'<dt><code>{escape(line)}</code></dt><dd>{escape(why)}</dd>' for line, why in NEXT)}</dl>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], *, numbers_from: int) -> str:
-    def cells(values: Sequence[str], tag: str) -> str:
-        extra = ' scope="col"' if tag == "th" else ""
-        kinds = [' class="number"' if i >= numbers_from else "" for i in range(len(values))]
-        return "".join(
-            f"<{tag}{extra}{kind}>{escape(value)}</{tag}>" for kind, value in zip(kinds, values, strict=True)
-        )
-
-    body = "".join(f"<tr>{cells(row, 'td')}</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{cells(heads, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
