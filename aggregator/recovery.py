@@ -74,6 +74,11 @@ def open_truth(folder: Path, federation: Federation) -> Truth:
     machine = make_machine(federation, versions, epoch=int(ledger.records[0]["epoch"]))
     for record in ledger.records:
         machine.state.apply(record)
+    try:
+        _check_states(machine.state, versions)
+    except StorageError:
+        ledger.close()
+        raise
     boot = 1 + sum(1 for record in ledger.records if record["type"] == "start")
     ledger.append({"type": "start", "boot": boot})
     return Truth(folder, ledger, Spool(folder / "spool"), versions, machine, key, boot)
@@ -106,16 +111,24 @@ def make_machine(federation: Federation, versions: Spool, *, epoch: int) -> Roun
 
 
 def kept_hashes(records: Sequence[Mapping[str, Any]], state: RoundState, rounds: int) -> set[str]:
-    """Hashes of the versions in force, and of updates and versions of the last `rounds` rounds."""
-    keep = {version.sha256 for version in state.versions.values()}
+    """Hashes of the versions in force with their optimiser states, and of all of the last `rounds` rounds."""
+    keep = {sha256 for version in state.versions.values() for sha256 in (version.sha256, version.state_sha256)}
     for record in reversed(records):
         if record.get("round", state.round) <= state.round - rounds:
             break
         if record["type"] == "accept":
             keep.add(record["sha256"])
         elif record["type"] == "commit":
-            keep.update(block["sha256"] for block in record["blocks"].values())
-    return keep
+            for block in record["blocks"].values():
+                keep.update((block["sha256"], block.get("state_sha256", "")))
+    return keep - {""}
+
+
+def _check_states(state: RoundState, versions: Spool) -> None:
+    """What server optimisers remember is read when the next round ends; damage is said now, before devices train."""
+    for version in state.versions.values():
+        if version.state_sha256:
+            versions.get(version.state_sha256)
 
 
 def load_key(path: Path) -> SigningKey:

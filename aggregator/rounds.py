@@ -32,11 +32,15 @@ class Running(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A committed version: `sha256` of its float32 bytes, `cast_sha256` of the bytes as devices receive them."""
+    """A committed version: `sha256` of its float32 bytes, `cast_sha256` of the bytes as devices receive them.
+
+    `state_sha256` is that of what the server optimiser remembers of the block; empty where it remembers nothing.
+    """
 
     number: int
     sha256: str
     cast_sha256: str
+    state_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,21 +206,24 @@ def accepted_of(record: Mapping[str, Any]) -> Accepted:
 
 def outcome_of(body: Mapping[str, Any]) -> Outcome:
     """Read one block of a `commit` record."""
-    version = Version(body["version"], body["sha256"], body["cast_sha256"])
+    version = Version(body["version"], body["sha256"], body["cast_sha256"], body.get("state_sha256", ""))
     refused = {DeviceId(device): kind for device, kind in body.get("refused", {}).items()}
     return Outcome(version, tuple(DeviceId(d) for d in body["members"]), body["held"], refused)
 
 
 def outcome_record(outcome: Outcome) -> dict[str, Any]:
-    """Write one block of a `commit` record; without `refused` where nothing was."""
+    """Write one block of a `commit` record; without `refused` and `state_sha256` where there is nothing to say."""
+    version = outcome.version
+    state = {"state_sha256": version.state_sha256} if version.state_sha256 else {}
     refused = {"refused": dict(sorted(outcome.refused.items()))} if outcome.refused else {}
     return {
-        "version": outcome.version.number,
-        "sha256": outcome.version.sha256,
-        "cast_sha256": outcome.version.cast_sha256,
+        "version": version.number,
+        "sha256": version.sha256,
+        "cast_sha256": version.cast_sha256,
         "members": list(outcome.members),
         "held": outcome.held,
         **refused,
+        **state,
     }
 
 

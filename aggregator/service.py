@@ -7,13 +7,12 @@ same code in virtual time.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from aggregator.averaging import mean_delta
+from aggregator.aggregation import aggregate
 from aggregator.caster import Caster
 from aggregator.messenger import Messenger
 from aggregator.mirror import Mirror
@@ -27,15 +26,12 @@ from aggregator.rounds import (
     Forget,
     Greet,
     Keep,
-    Outcome,
     Publish,
     Receive,
     Record,
     Send,
-    Version,
     key_of,
 )
-from aggregator.server_optimizers import OptState, make_server_optimizer
 from aggregator.skeletons import FOLDER as SKELETON_FOLDER
 from aggregator.skeletons import SkeletonDesk, Skeletons
 from aggregator.uploads import Upload, Uploads
@@ -44,10 +40,8 @@ from blossom_edge.codec.chunks import parse_bitmap
 from blossom_edge.codec.envelope import Frame, decode
 from blossom_edge.codec.tensors import check_finite, l2_norm, make_codec
 from blossom_edge.console.logs import log_event
-from blossom_edge.core.blocks import BlockKey
-from blossom_edge.core.errors import BlossomError, FrameError, LinkError, RemoteError, SpecMismatch
+from blossom_edge.core.errors import FrameError, LinkError, RemoteError, SpecMismatch
 from blossom_edge.core.names import DeviceId
-from blossom_edge.core.rounds import BlockUpdate
 from blossom_edge.transport import topics
 from blossom_edge.transport.link import Connected, Disconnected, Link, LinkEvent, Message
 
@@ -95,10 +89,6 @@ class Service:
         self._caster = Caster(bytes_per_s=cast_bytes_per_s)
         self._desk = SkeletonDesk(self.skeletons, send=self.out.send)
         self._mirror = Mirror(self.federation, link, prefix=mirror_prefix)
-        self._optimizer = make_server_optimizer(
-            self.federation.rounds.server_optimizer, lr=self.federation.rounds.server_lr
-        )
-        self._opt_states: dict[BlockKey, OptState] = {}
         link.subscribe(topics.up(self.federation.name, "+", "+"))
         self._execute(self.machine.resume(clock()))
 
@@ -283,7 +273,9 @@ class Service:
             elif isinstance(command, Forget):
                 self.uploads.forget(command.round)
             elif isinstance(command, Aggregate):
-                outcomes = self._average(command)
+                outcomes = aggregate(
+                    command, self.machine.state, updates=self.truth.updates, versions=self.truth.versions
+                )
                 queue.extend(self.machine.aggregated(outcomes, self._clock()))
             elif isinstance(command, Publish):
                 self._publish(command)
@@ -326,44 +318,6 @@ class Service:
         if need is not None:
             self.out.send(command.device, need)
         return []
-
-    def _average(self, command: Aggregate) -> dict[BlockKey, Outcome]:
-        """Every block over its members, one update in memory at a time; new versions are on disk on return."""
-        state, exact, down = self.machine.state, make_codec("float32"), make_codec(self.federation.codec.down)
-        outcomes = {key: Outcome(state.version(key), (), reason) for key, reason in command.held.items()}
-        for key, members in sorted(command.members.items()):
-            spec = state.spec[key.block]
-            old = state.version(key)
-            delta = mean_delta(spec, map(self._read_update, members))
-            if delta is None:
-                raise ValueError(f"{key} has no members")
-            base = exact.decode(self.truth.versions.get(old.sha256), spec)
-            opt_state = self._opt_states.get(key)
-            if opt_state is None:
-                opt_state = self._optimizer.init(base)
-            values, opt_state = self._optimizer.apply(base, delta, opt_state)
-            try:
-                content, cast = exact.encode(values, spec), down.encode(values, spec)
-            except BlossomError as error:
-                outcomes[key] = Outcome(old, (), f"its mean cannot be sent: {error}")
-                continue
-            self._opt_states[key] = opt_state
-            version = Version(old.number + 1, self.truth.versions.put(content), hashlib.sha256(cast).hexdigest())
-            outcomes[key] = Outcome(version, tuple(a.device for a in members))
-        return outcomes
-
-    def _read_update(self, accepted: Accepted) -> BlockUpdate:
-        data = self.truth.updates.get(accepted.sha256)
-        delta = make_codec(accepted.codec).decode(data, self.machine.state.spec[accepted.key.block])
-        return BlockUpdate(
-            accepted.device,
-            accepted.round,
-            accepted.key,
-            accepted.base_version,
-            accepted.num_samples,
-            accepted.num_steps,
-            delta,
-        )
 
 
 def _log_sent(command: Send) -> None:

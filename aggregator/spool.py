@@ -14,6 +14,8 @@ from blossom_edge.core.errors import StorageError
 from blossom_edge.durable import atomic_write, fsync_folder, make_folder, sweep_temporary
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+_PIECE_BYTES = 1 << 20
+_BACKUP = "put it back from a backup of the data folder"
 
 
 class Spool:
@@ -60,18 +62,44 @@ class Spool:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StorageError(
-                "file-damaged",
-                f"cannot read {path}: {error.strerror or error}",
-                hint="put it back from a backup of the data folder",
-            ) from error
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
-            raise StorageError(
-                "file-damaged",
-                f"{path} has {len(data)} bytes with sha256 {found[:16]}..., not those that its name says",
-                hint="put it back from a backup of the data folder",
-            )
+            raise _unreadable(path, error) from error
+        _check_hash(path, hashlib.sha256(data).hexdigest(), len(data))
+        return data
+
+    def check(self, sha256: str) -> int:
+        """Check the content with this hash without holding it in memory; returns its number of bytes.
+
+        Raises:
+            StorageError, ValueError: as `get`.
+        """
+        path, digest, num_bytes = self._path(sha256), hashlib.sha256(), 0
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(_PIECE_BYTES):
+                    digest.update(piece)
+                    num_bytes += len(piece)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        _check_hash(path, digest.hexdigest(), num_bytes)
+        return num_bytes
+
+    def read(self, sha256: str, *, start: int, num_bytes: int) -> bytes:
+        """A stretch of the content with this hash; who reads it in stretches calls `check` before.
+
+        Raises:
+            StorageError: `file-damaged`: it is not there, cannot be read, or ends before.
+            ValueError: not the hex of a SHA-256.
+        """
+        path = self._path(sha256)
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(start)
+                data = file.read(num_bytes)
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if len(data) != num_bytes:
+            found = f"{path} ends {num_bytes - len(data)} bytes before what was there a moment ago"
+            raise StorageError("file-damaged", found, hint=_BACKUP)
         return data
 
     def has(self, sha256: str) -> bool:
@@ -109,3 +137,13 @@ class Spool:
         if not _NAME.fullmatch(sha256):
             raise ValueError(f"{sha256!r} is not the hex of a SHA-256")
         return self.folder / sha256
+
+
+def _unreadable(path: Path, error: OSError) -> StorageError:
+    return StorageError("file-damaged", f"cannot read {path}: {error.strerror or error}", hint=_BACKUP)
+
+
+def _check_hash(path: Path, found: str, num_bytes: int) -> None:
+    if found != path.name:
+        what = f"{path} has {num_bytes} bytes with sha256 {found[:16]}..., not those that its name says"
+        raise StorageError("file-damaged", what, hint=_BACKUP)

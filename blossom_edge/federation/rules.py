@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from blossom_edge.core.blocks import BlockId, BlockKind, Visibility
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.federation.block_types import MAX_BLOCK_VALUES, options_class
+from blossom_edge.federation.combinations import refused
 from blossom_edge.federation.problems import did_you_mean, explain, found
 from blossom_edge.federation.spec import encoder_id, fusion_id, head_id, model_spec
 
@@ -25,7 +26,8 @@ MAX_WINDOW_VALUES = 1 << 24
 def problems(federation: Federation) -> list[str]:
     """Every broken rule; the model itself is worked out only when the rest is in order."""
     lines = [*_modalities(federation), *_tasks(federation), *_settings(federation), *_blocks(federation)]
-    return lines or [*_dual(federation), *_shapes(federation)]
+    lines = lines or [*_dual(federation), *_shapes(federation)]
+    return lines or list(refused(federation))
 
 
 def _modalities(federation: Federation) -> Iterator[str]:

@@ -56,6 +56,13 @@ def test_a_block_without_owners_or_with_too_few_starves_and_a_private_one_never_
     assert by_key(found)["head/har"].bytes_up == 0
 
 
+def test_a_rule_needs_updates_of_its_own_beyond_the_quorum() -> None:
+    sets = ["visibility=full", "rounds.rule=multi-krum", "rounds.quorum=5"]
+    found = by_key(coverage(load_federation("har", sets=sets), (4, ACCEL), (6, GYRO)))
+    assert "4 of the 5" in found["encoder/accel"].problem
+    assert (found["encoder/gyro"].problem, found["encoder/gyro"].needed) == ("", 5)
+
+
 def test_cohorts_are_counted_apart() -> None:
     federation = load_federation("har", sets=["visibility=cohort-head-fusion"])
     found = by_key(coverage(federation, (2, BOTH), (3, ACCEL)))
