@@ -25,6 +25,7 @@ from blossom_edge.training.batches import Stacked, batch_rows, count_samples, se
 from blossom_edge.training.compute import choose_device, set_threads
 from blossom_edge.training.losses import gate_losses, score_sums, training_loss
 from blossom_edge.training.optimizers import Named, keep_state, make_optimizer
+from blossom_edge.training.regularisers import add_pull, drop_modalities, pulled_to_start
 from blossom_edge.training.scaling import measured_scales
 
 EVALUATION_BATCH = 256
@@ -141,13 +142,16 @@ class TorchTrainer:
         kept = {key: values for key, values in optimizer.items() if key.partition(":")[0] in at_home}
         sums, seen, num_steps = _Sums(self._federation), np.zeros(stacked.num_windows, dtype=np.bool_), 0
         steps = make_optimizer(named, training, kept=kept)
+        shared = [parameter for block, _, parameter in named if model.specs[block].leaves_device]
+        pulled = pulled_to_start(shared) if training.prox_mu > 0 else []
         model.train()
         with _seeded(seed_bytes(training, round_number, self._device_id), self._device):
             for chosen in batch_rows(len(learn), training, round_number=round_number, device_id=self._device_id):
                 if num_steps and keep_going is not None and not keep_going():
                     break
                 rows = torch.from_numpy(learn[chosen.numpy()])
-                branches, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
+                drop = training.modality_dropout
+                branches, labels = _forward(model, stacked, rows.to(self._device), rows.numpy(), drop=drop)
                 losses = [
                     training_loss(self._federation.tasks[t], outputs, labels[t])
                     for t, found in branches.items()
@@ -155,6 +159,7 @@ class TorchTrainer:
                 ]
                 steps.zero_grad(set_to_none=True)
                 torch.autograd.backward([loss for loss in losses if loss.requires_grad])
+                add_pull(pulled, training.prox_mu)
                 if training.clip_norm > 0:
                     torch.nn.utils.clip_grad_norm_([p for _, _, p in named], training.clip_norm)
                 steps.step()
@@ -254,14 +259,23 @@ class _Sums:
 
 
 def _forward(
-    model: BlockModel, stacked: Stacked, rows: Tensor, rows_cpu: np.ndarray[Any, np.dtype[np.int64]]
+    model: BlockModel,
+    stacked: Stacked,
+    rows: Tensor,
+    rows_cpu: np.ndarray[Any, np.dtype[np.int64]],
+    *,
+    drop: float = 0.0,
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """What the branches say and the labels, per task, only for the windows among `rows` that count for it."""
+    """What the branches say and the labels, per task, only for the windows among `rows` that count for it.
+
+    drop: the chance that a window loses one of its modalities here.
+    """
     used = {t: mask[rows_cpu] for t, mask in stacked.used.items()}
     tasks = [t for t, mask in used.items() if mask.any()]
-    found = model.branches(
-        {m: x[rows] for m, x in stacked.inputs.items()}, {m: x[rows] for m, x in stacked.present.items()}, tasks
-    )
+    present = {m: x[rows] for m, x in stacked.present.items()}
+    if drop and len(present) > 1:
+        present = drop_modalities(present, drop)
+    found = model.branches({m: x[rows] for m, x in stacked.inputs.items()}, present, tasks)
     labels = {t: stacked.labels[t][rows] for t in found}
     for task in found:
         if not used[task].all():
