@@ -25,7 +25,7 @@ program = LazyGroup(
         "blocks": ("blossom_edge.cli.blocks:blocks", "List, show, roll back and pin the model blocks of this device."),
         "export": ("blossom_edge.cli.export:export", "Export blocks as ONNX: skeletons, one file, or a bundle."),
         "profiles": ("blossom_edge.cli.profiles:profiles", "List, show and validate profiles of boards."),
-        "data": ("blossom_edge.cli.data:data", "Write sample recordings for --replay."),
+        "data": ("blossom_edge.cli.data:data", "Recordings and data sets: samples, list, fetch."),
         "version": ("blossom_edge.cli.version:version", "Show the versions that matter for a report."),
     },
 )

@@ -34,6 +34,8 @@ ERROR_IDS: dict[str, str] = {
     "federation-changed": "a data folder belongs to another federation",
     "settings-invalid": "a gateway setting or a flag is wrong",
     "replay-invalid": "a recording cannot be read",
+    "data-not-found": "a data set is not where it was looked for",
+    "data-invalid": "a data set is damaged or in another layout",
     "bundle-invalid": "a bundle is damaged or not what it says",
     "export-failed": "a block cannot be made into ONNX, or computes something else there",
     "package-missing": "an optional package is not installed",
@@ -55,6 +57,7 @@ ERROR_IDS: dict[str, str] = {
     "gateway-key": "the gateway shows another key than the one trusted before",
     "gateway-silent": "the broker answers, the aggregator does not",
     "rejected": "the gateway refused this device",
+    "download-failed": "a data set could not be fetched",
     # hardware
     "sensor-missing": "no source of a sensor answered",
     "sensor-failed": "a sensor was there and delivers no more",

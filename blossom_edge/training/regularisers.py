@@ -32,7 +32,7 @@ def drop_modalities(present: Mapping[str, Tensor], probability: float) -> dict[s
     """The masks `present`, modality -> (batch,) bool, with each modality of each row dropped with the probability.
 
     A row that would lose all of its modalities keeps one of them, drawn evenly; one with a single modality keeps it.
-    Draws from torch's generator. Source: modality dropout, Neverova et al. 2016 (arXiv:1501.00102), section 4.
+    Draws from torch's generator. Source: ModDrop, Neverova et al. 2016 (arXiv:1501.00102).
     """
     names = sorted(present)
     have = torch.stack([present[name] for name in names], dim=1)
