@@ -23,7 +23,7 @@ class PlannedBlock(Part):
 class PlannedTraining(Part):
     """Local training of a round, see `LocalTraining`. What came later is left out while it is 0."""
 
-    optimizer: Literal["sgd", "adam"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     epochs: Small
     steps: Count

@@ -10,18 +10,27 @@ entry `blossom_edge.model` (see `model_facts`). Needs torch, onnx and onnxscript
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blossom_edge.core.blocks import BlockId, Tensors
+from blossom_edge.core.blocks import BlockId, BlockKind, Tensors
 from blossom_edge.core.errors import BlossomError
 from blossom_edge.export.needed import need_exporter
 from blossom_edge.export.ports import Port, Ports
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.spec import encoder_id, fusion_id, head_id
+from blossom_edge.federation.spec import (
+    encoder_id,
+    fusion_id,
+    gate_id,
+    head_id,
+    own_id,
+    scale_id,
+    shared_id,
+    zero_filled,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,8 +63,11 @@ def export_merged(
     need_exporter()
     from blossom_edge.export.graph import export_graph
 
+    if zero_filled(federation, [task]):
+        what = f"task {task}: found absent zero-fill, one file can only mask what is absent"
+        raise BlossomError("export-failed", what, hint=f"serve the federation with --set tasks.{task}.absent=mask")
     modalities = merged_modalities(federation, blocks, task=task)
-    used = used_blocks(federation, task=task, modalities=modalities)
+    used = present_blocks(federation, blocks, task=task, modalities=modalities)
     size = sum(4 * federation.spec[b].num_values for b in used)
     if size > MAX_MERGED_BYTES:
         what = f"task {task}: its weights have {size} bytes, one ONNX file holds at most {MAX_MERGED_BYTES}"
@@ -99,9 +111,20 @@ def merged_modalities(federation: Federation, blocks: Mapping[BlockId, Any], *, 
 
 
 def used_blocks(federation: Federation, *, task: str, modalities: tuple[str, ...]) -> list[BlockId]:
-    """The blocks that are in a merged model."""
-    pairs = [block for m in modalities for block in (encoder_id(m), fusion_id(task, m))]
-    return [*pairs, fusion_id(task), head_id(task)]
+    """The blocks that are in a merged model: encoders with their scale, the task's blocks, of dual ones both copies."""
+    pairs = [block for m in modalities for block in (encoder_id(m), scale_id(m), fusion_id(task, m))]
+    shared = [block for block in (*pairs, fusion_id(task), head_id(task)) if block in federation.spec]
+    own = [own_id(b) for b in shared if b.kind in (BlockKind.FUSION, BlockKind.HEAD) and own_id(b) in federation.spec]
+    return [*shared, *own, *([gate_id(task)] if own else [])]
+
+
+def present_blocks(
+    federation: Federation, blocks: Collection[BlockId], *, task: str, modalities: tuple[str, ...]
+) -> list[BlockId]:
+    """Those of `used_blocks` that are used: if a private copy or the gate is missing, the shared ones alone."""
+    wanted = used_blocks(federation, task=task, modalities=modalities)
+    whole = set(wanted) <= set(blocks)
+    return [b for b in wanted if whole or (b.kind is not BlockKind.GATE and shared_id(b) == b)]
 
 
 def model_facts(
@@ -153,6 +176,9 @@ def _module(
     def part(block: BlockId) -> nn.Module:
         return block_module(federation, block, blocks[block])
 
+    def own(block: BlockId) -> BlockId:
+        return own_id(block) if own_id(block) in blocks else block
+
     class Merged(nn.Module):
         """The blocks of one task, wired; an encoder sees every row, and the mask hides what is absent."""
 
@@ -161,20 +187,39 @@ def _module(
             self.encoders = nn.ModuleList(part(encoder_id(m)) for m in modalities)
             self.parts = nn.ModuleList(part(fusion_id(task, m)) for m in modalities)
             self.rest, self.head = part(fusion_id(task)), part(head_id(task))
+            self.scales = nn.ModuleList(
+                part(scale_id(m)) if scale_id(m) in blocks else nn.Identity() for m in modalities
+            )
+            self.gate = part(gate_id(task)) if gate_id(task) in blocks else None
+            if self.gate is not None:
+                self.own_parts = nn.ModuleList(part(own(fusion_id(task, m))) for m in modalities)
+                self.own_rest, self.own_head = part(own(fusion_id(task))), part(own(head_id(task)))
             self.task = federation.tasks[task]
 
         def forward(self, *inputs: Tensor) -> Tensor:
             windows, present = inputs[:-1], inputs[-1]
-            seen = [
-                fusion(encoder(window))
-                for window, encoder, fusion in zip(windows, self.encoders, self.parts, strict=True)
+            embeddings = [
+                encoder(scale(window))
+                for window, scale, encoder in zip(windows, self.scales, self.encoders, strict=True)
             ]
-            values = torch.stack([value for value, _ in seen], dim=1)
-            scores = torch.stack([score for _, score in seen], dim=1)
-            outputs: Tensor = self.head(self.rest(values, scores, present))
+            outputs = self.branch(embeddings, present, self.parts, self.rest, self.head)
+            if self.gate is not None:
+                gate = self.gate.get_parameter("gate")
+                private = self.branch(embeddings, present, self.own_parts, self.own_rest, self.own_head)
+                outputs = gate * outputs + (1 - gate) * private
             if self.task.type == "regression":
                 return outputs.squeeze(1) * self.task.spread + self.task.mean
             return torch.softmax(outputs, dim=1) if self.task.type == "classification" else torch.sigmoid(outputs)
+
+        def branch(
+            self, embeddings: list[Tensor], present: Tensor, parts: nn.ModuleList, rest: nn.Module, head: nn.Module
+        ) -> Tensor:
+            """What one copy of fusion and head makes of the embeddings."""
+            seen = [fusion(embedding) for embedding, fusion in zip(embeddings, parts, strict=True)]
+            values = torch.stack([value for value, _ in seen], dim=1)
+            scores = torch.stack([score for _, score in seen], dim=1)
+            answer: Tensor = head(rest(values, scores, present))
+            return answer
 
     return Merged()
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from blossom_edge.core.blocks import BlockId, BlockKind
 from blossom_edge.federation.schema import MAX_MODALITIES, Federation
-from blossom_edge.federation.spec import embedding_width, encoder_id, fused_width
+from blossom_edge.federation.spec import embedding_width, encoder_id, fused_width, part_modality, shared_id
 
 MAX_BATCH = 4096
 """The batch axis of every graph goes from 1 to this."""
@@ -65,11 +65,11 @@ def block_ports(federation: Federation, block: BlockId) -> Ports:
         window = Port("window", ("batch", signal.window, signal.width))
         return Ports((window,), (Port("embedding", ("batch", embedding_width(federation, block))),))
     width = fused_width(federation, str(spec.task))
-    if block.kind is BlockKind.HEAD:
+    if shared_id(block).kind is BlockKind.HEAD:
         outputs = federation.tasks[str(spec.task)].num_outputs
         return Ports((Port("fused", ("batch", width)),), (Port("output", ("batch", outputs)),))
-    if spec.modality is not None:
-        embedding = Port("embedding", ("batch", embedding_width(federation, encoder_id(spec.modality))))
+    if modality := part_modality(block):
+        embedding = Port("embedding", ("batch", embedding_width(federation, encoder_id(modality))))
         return Ports((embedding,), (Port("value", ("batch", width)), Port("score", ("batch",))))
     many = ("batch", "modality")
     inputs = (Port("values", (*many, width)), Port("scores", many), Port("present", many, is_bool=True))

@@ -18,7 +18,7 @@ from blossom_edge.export.graph import export_skeleton, exporter_versions
 from blossom_edge.federation.block_types import FUSIONS
 from blossom_edge.federation.load import list_federations, load_federation
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.skeletons import skeleton_digest
+from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
 from blossom_edge.inference.skeleton_set import PACKAGED
 
 INDEX = "index.json"
@@ -37,7 +37,7 @@ def preset_blocks() -> dict[str, list[tuple[Federation, BlockId]]]:
     """The skeletons that the presets need: digest -> the blocks that have it, in order of preset and block."""
     found: dict[str, list[tuple[Federation, BlockId]]] = {}
     for federation in preset_federations():
-        for spec in federation.spec.blocks:
+        for spec in filter(lambda s: has_skeleton(s.id), federation.spec.blocks):
             users = found.setdefault(skeleton_digest(federation, spec.id), [])
             if (federation.name, spec.id) not in [(f.name, b) for f, b in users]:
                 users.append((federation, spec.id))

@@ -6,36 +6,51 @@ that are not built in come from installed packages: `foreign_types`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from blossom_edge.core.blocks import BlockKind, TensorSpec
+from blossom_edge.federation.block_basics import (
+    BlockOptions,
+    Dropout,
+    Options,
+    Signal,
+    Width,
+    Widths,
+    gru_rows,
+    linear_rows,
+    sorted_rows,
+)
+from blossom_edge.federation.paper_types import GruEncoder, ImageCnn, LogmelCnn, MlpNormHead
+
+__all__ = [
+    "ENCODERS",
+    "FUSIONS",
+    "HEADS",
+    "MAX_BLOCK_VALUES",
+    "BlockOptions",
+    "BlockType",
+    "Conv1dGruOptions",
+    "Conv2dOptions",
+    "EncoderType",
+    "FusionOptions",
+    "FusionType",
+    "HeadType",
+    "MlpEncoderOptions",
+    "MlpHeadOptions",
+    "Options",
+    "Signal",
+    "encoder_type",
+    "find_type",
+    "fusion_type",
+    "head_type",
+    "options_class",
+]
 
 MAX_BLOCK_VALUES = 1 << 26
 """A block may have this many float32 values (256 MiB): federations also arrive over the network."""
-
-Width = Annotated[int, Field(ge=1, le=8192)]
-Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]
-Widths = Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=8)]
-Options = tuple[tuple[str, int | float | str], ...]
-
-
-class BlockOptions(BaseModel):
-    """The options that a block type has in the federation file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
-
-    def plain(self) -> Options:
-        """The options sorted by name, lists written as `32,64,128`: what a `BlockSpec` carries."""
-        rows = self.model_dump()
-        return tuple(
-            (name, ",".join(map(str, value)) if isinstance(value, tuple) else value)
-            for name, value in sorted(rows.items())
-        )
 
 
 class Conv1dGruOptions(BlockOptions):
@@ -73,20 +88,6 @@ class MlpHeadOptions(BlockOptions):
 
     hidden: Width = 64
     dropout: Dropout = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """What an encoder sees: windows of `window` samples, each channel with an array of `shape` (() for a number)."""
-
-    channels: int
-    window: int
-    shape: tuple[int, ...] = ()
-
-    @property
-    def width(self) -> int:
-        """Values of one sample, the channel running fastest."""
-        return self.channels * math.prod(self.shape)
 
 
 class BlockType(Protocol):
@@ -160,14 +161,7 @@ class Conv1dGru:
         for layer, out in enumerate(options.channels):
             rows |= {f"conv.{layer}.weight": (out, width, options.kernel), f"conv.{layer}.bias": (out,)}
             width = out
-        gates = 3 * options.hidden
-        rows |= {
-            "gru.weight_ih_l0": (gates, width),
-            "gru.weight_hh_l0": (gates, options.hidden),
-            "gru.bias_ih_l0": (gates,),
-            "gru.bias_hh_l0": (gates,),
-        }
-        return _sorted(rows)
+        return sorted_rows(rows | gru_rows(width, options.hidden))
 
     def width(self, options: Conv1dGruOptions) -> int:
         """Width of the embedding."""
@@ -185,9 +179,9 @@ class MlpEncoder:
         rows: dict[str, tuple[int, ...]] = {}
         width = signal.width * signal.window
         for layer, out in enumerate(options.widths):
-            rows |= _linear(f"layers.{layer}", width, out)
+            rows |= linear_rows(f"layers.{layer}", width, out)
             width = out
-        return _sorted(rows)
+        return sorted_rows(rows)
 
     def width(self, options: MlpEncoderOptions) -> int:
         """Width of the embedding."""
@@ -210,7 +204,7 @@ class Conv2d:
         for layer, out in enumerate(options.channels):
             rows |= {f"conv.{layer}.weight": (out, depth, 3, 3), f"conv.{layer}.bias": (out,)}
             depth = out
-        return _sorted(rows | _linear("linear", depth, options.hidden))
+        return sorted_rows(rows | linear_rows("linear", depth, options.hidden))
 
     def width(self, options: Conv2dOptions) -> int:
         """Width of the embedding."""
@@ -225,11 +219,11 @@ class Concat:
 
     def part(self, options: FusionOptions, *, embedding: int) -> tuple[TensorSpec, ...]:
         """Tensors of `fusion/TASK.MODALITY`, for an embedding of this width."""
-        return _sorted({"weight": (options.width, embedding)})
+        return sorted_rows({"weight": (options.width, embedding)})
 
     def rest(self, options: FusionOptions) -> tuple[TensorSpec, ...]:
         """Tensors of `fusion/TASK`."""
-        return _sorted({"bias": (options.width,)})
+        return sorted_rows({"bias": (options.width,)})
 
     def width(self, options: FusionOptions) -> int:
         """Width of what the head sees."""
@@ -244,11 +238,11 @@ class Attention:
 
     def part(self, options: FusionOptions, *, embedding: int) -> tuple[TensorSpec, ...]:
         """Tensors of `fusion/TASK.MODALITY`, for an embedding of this width."""
-        return _sorted(_linear("projection", embedding, options.width) | {"score.weight": (1, embedding)})
+        return sorted_rows(linear_rows("projection", embedding, options.width) | {"score.weight": (1, embedding)})
 
     def rest(self, options: FusionOptions) -> tuple[TensorSpec, ...]:
         """Tensors of `fusion/TASK`."""
-        return _sorted({"norm.weight": (options.width,), "norm.bias": (options.width,)})
+        return sorted_rows({"norm.weight": (options.width,), "norm.bias": (options.width,)})
 
     def width(self, options: FusionOptions) -> int:
         """Width of what the head sees."""
@@ -263,12 +257,16 @@ class MlpHead:
 
     def tensors(self, options: MlpHeadOptions, *, width: int, outputs: int) -> tuple[TensorSpec, ...]:
         """The block's tensors: from the fusion's width to one value per class, or one for a regression."""
-        return _sorted(_linear("layers.0", width, options.hidden) | _linear("layers.1", options.hidden, outputs))
+        return sorted_rows(
+            linear_rows("layers.0", width, options.hidden) | linear_rows("layers.1", options.hidden, outputs)
+        )
 
 
-ENCODERS: Mapping[str, EncoderType] = {t.name: t for t in (Conv1dGru(), MlpEncoder(), Conv2d())}
+ENCODERS: Mapping[str, EncoderType] = {
+    t.name: t for t in (Conv1dGru(), MlpEncoder(), Conv2d(), ImageCnn(), LogmelCnn(), GruEncoder())
+}
 FUSIONS: Mapping[str, FusionType] = {t.name: t for t in (Concat(), Attention())}
-HEADS: Mapping[str, HeadType] = {t.name: t for t in (MlpHead(),)}
+HEADS: Mapping[str, HeadType] = {t.name: t for t in (MlpHead(), MlpNormHead())}
 
 
 def encoder_type(name: str) -> EncoderType:
@@ -320,11 +318,3 @@ _TYPES: Mapping[BlockKind, Mapping[str, BlockType]] = {
     BlockKind.FUSION: FUSIONS,
     BlockKind.HEAD: HEADS,
 }
-
-
-def _linear(prefix: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
-    return {f"{prefix}.weight": (outputs, inputs), f"{prefix}.bias": (outputs,)}
-
-
-def _sorted(rows: Mapping[str, tuple[int, ...]]) -> tuple[TensorSpec, ...]:
-    return tuple(TensorSpec(name, shape) for name, shape in sorted(rows.items()))

@@ -16,10 +16,10 @@ from blossom_edge.federation.philox import philox_words
 def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors:
     """The block's first values, float32; equal arguments give equal bits on every machine.
 
-    Uniform in +-1/sqrt(inputs) of the layer (of a GRU: +-1/sqrt(hidden)), as torch does by default; a layer norm
-    starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0, a gate in the middle, an agreed
-    scale at mean 0 and square 1. Each tensor has a Philox stream of its own, keyed by SHA-256 of digest, seed, block
-    and tensor; its raw words do not change between numpy versions.
+    Uniform in +-1/sqrt(inputs) of the layer (of a GRU: +-1/sqrt(hidden)), as torch does by default; a norm (`norm`,
+    `norm.0`, ...) starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0, a gate in the
+    middle, an agreed scale at mean 0 and square 1. Each tensor has a Philox stream of its own, keyed by SHA-256 of
+    digest, seed, block and tensor; its raw words do not change between numpy versions.
     """
     shapes = {t.name: t.shape for t in spec.tensors}
     if spec.id.kind in (BlockKind.GATE, BlockKind.SCALE):
@@ -34,7 +34,7 @@ _FIXED = {"gate": 0.5, "known": 0.0, "mean": 0.0, "square": 1.0}
 def _tensor(name: str, shapes: Mapping[str, tuple[int, ...]], text: str) -> NDArray[np.float32]:
     shape = shapes[name]
     prefix, _, kind = name.rpartition(".")
-    if prefix == "norm":
+    if prefix.partition(".")[0] == "norm":
         return np.full(shape, 1.0 if kind == "weight" else 0.0, dtype=np.float32)
     if prefix == "gru":
         inputs = shapes["gru.weight_hh_l0"][1]

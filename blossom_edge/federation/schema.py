@@ -120,7 +120,7 @@ class BlockSettings(BaseModel):
 class TrainingSettings(_Part):
     """What a device does in one round: `epochs` passes, or `steps` optimiser steps if `steps` is not 0."""
 
-    optimizer: Literal["sgd", "adam"] = "sgd"
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: Annotated[float, Field(gt=0.0, le=100.0)] = 0.05
     lr_schedule: Literal["constant", "cosine"] = "constant"
     lr_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 0

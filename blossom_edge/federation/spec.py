@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,11 @@ def scale_id(modality: str) -> BlockId:
 def fusion_id(task: str, modality: str = "") -> BlockId:
     """`fusion/TASK.MODALITY`, or `fusion/TASK` for the rest of the fusion."""
     return BlockId(BlockKind.FUSION, f"{task}.{modality}" if modality else task)
+
+
+def part_modality(block: BlockId) -> str:
+    """The modality of a part of a fusion or of its private copy; empty for any other block."""
+    return block.name.partition(".")[2] if shared_id(block).kind is BlockKind.FUSION else ""
 
 
 def head_id(task: str) -> BlockId:
@@ -79,6 +84,11 @@ def fused_width(federation: Federation, task: str) -> int:
     return fusion_type(federation.blocks[str(rest)].type).width(block_options(federation, rest))
 
 
+def zero_filled(federation: Federation, tasks: Iterable[str] = ()) -> tuple[str, ...]:
+    """Those of `tasks` (empty: of all) in which zeros stand for what is absent, sorted; only torch computes them."""
+    return tuple(t for t in sorted(tasks or federation.tasks) if federation.tasks[t].absent == "zero-fill")
+
+
 def model_spec(federation: Federation) -> ModelSpec:
     """All blocks of a checked federation, sorted by id.
 
@@ -113,7 +123,8 @@ def _tasks(federation: Federation) -> Iterator[BlockSpec]:
         for modality in federation.task_modalities(name):
             tensors = fusion.part(options, embedding=embedding_width(federation, encoder_id(modality)))
             part = fusion_id(name, modality)
-            yield _block(federation, part, fusion.name, tensors, options, modality=modality, task=served)
+            owner = None if task.absent == "zero-fill" else modality  # zeros exercise the parts of all modalities
+            yield _block(federation, part, fusion.name, tensors, options, modality=owner, task=served)
         yield _block(federation, rest, fusion.name, fusion.rest(options), options, task=served)
         kind = head_type(federation.blocks[str(head)].type)
         head_options = block_options(federation, head)

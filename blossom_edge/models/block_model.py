@@ -15,6 +15,7 @@ from blossom_edge.core.names import TaskName
 from blossom_edge.core.scale import SMALLEST
 from blossom_edge.core.training import Blocks
 from blossom_edge.federation.block_types import find_type
+from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.schema import Federation
 from blossom_edge.federation.spec import (
     block_options,
@@ -25,6 +26,7 @@ from blossom_edge.federation.spec import (
     gate_id,
     head_id,
     own_id,
+    part_modality,
     scale_id,
     shared_id,
 )
@@ -66,6 +68,8 @@ class BlockModel(nn.Module):
     A modality counts for a task when its encoder and its part of the task's fusion are both here; a task is served
     when its fusion, its head and at least one such modality are. A task with dual blocks has two branches, SHARED and
     OWN, on the same encoders; its answer is `gate * shared + (1 - gate) * own`.
+    Where a task has `absent = "zero-fill"`, every modality takes part in its fusion: a row that lacks one has what its
+    encoder makes of zeros, and where the encoder is not here, what its version 0 makes of them, without dropout.
     """
 
     def __init__(self, federation: Federation, blocks: Collection[BlockId]) -> None:
@@ -82,6 +86,13 @@ class BlockModel(nn.Module):
         self._wiring = {
             task: modalities for task in sorted(federation.tasks) if (modalities := self._modalities_here(task))
         }
+        self._untrained: dict[str, str] = {}
+        for task in self._wiring:
+            for modality in self._filled(task):
+                if encoder_id(modality) not in self._index and modality not in self._untrained:
+                    self._untrained[modality] = f"untrained_{len(self._untrained)}"
+                    values = untrained_answer(federation, modality)
+                    self.register_buffer(self._untrained[modality], values, persistent=False)
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -166,6 +177,9 @@ class BlockModel(nn.Module):
         if not have:
             return {}
         mask = torch.stack([present[m] for m in have], dim=1)
+        if filled := self._filled(task):
+            embeddings = {m: self._with_zeros(m, embeddings.get(m), present) for m in filled}
+            have, mask = list(filled), mask.new_ones(len(mask), len(filled))
         fused = self._fused(task, have, embeddings, mask, of=shared_id)
         outputs = {SHARED: self._answer(task, head_id(task), fused)}
         if own_id(head_id(task)) in self._index:
@@ -173,6 +187,27 @@ class BlockModel(nn.Module):
                 fused = self._fused(task, have, embeddings, mask, of=own_id)
             outputs[OWN] = self._answer(task, own_id(head_id(task)), fused)
         return outputs
+
+    def _filled(self, task: str) -> tuple[str, ...]:
+        """The modalities that take part in a task even when they are absent, sorted; empty where those are masked."""
+        if self._federation.tasks[task].absent != "zero-fill":
+            return ()
+        return tuple(m for m in self._federation.task_modalities(task) if fusion_id(task, m) in self._index)
+
+    def _with_zeros(self, modality: str, embedding: Tensor | None, present: Mapping[str, Tensor]) -> Tensor:
+        """(batch, width): the embedding, and for the rows that lack it what the encoder makes of zeros."""
+        here = present.get(modality) if embedding is not None else None
+        if embedding is not None and here is not None and bool(here.all()):
+            return embedding
+        if modality in self._untrained:
+            zeros = self.get_buffer(self._untrained[modality])
+        else:
+            signal = self._federation.modalities[modality].signal
+            encoder = self.module(encoder_id(modality))
+            zeros = encoder(next(encoder.parameters()).new_zeros(1, signal.window, signal.width))
+        if embedding is None or here is None:
+            return zeros.expand(len(next(iter(present.values()))), -1)
+        return torch.where(here.unsqueeze(1), embedding, zeros)
 
     def _fused(
         self,
@@ -205,6 +240,18 @@ class BlockModel(nn.Module):
         )
 
 
+def untrained_answer(federation: Federation, modality: str) -> Tensor:
+    """(1, width): what version 0 of a modality's encoder makes of zeros, without dropout; draws no random numbers."""
+    spec, signal = federation.spec[encoder_id(modality)], federation.modalities[modality].signal
+    with torch.device("meta"):
+        encoder = make_block(federation, spec)
+    encoder = encoder.to_empty(device="cpu").eval()
+    _load_block(encoder, spec.id, initial_block(spec, federation.digest, federation.seed))
+    with torch.no_grad():
+        answer: Tensor = encoder(torch.zeros(1, signal.window, signal.width))
+    return answer
+
+
 def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
     """The torch module of one block; its parameters are those of `spec`, its values are the module's own.
 
@@ -225,11 +272,12 @@ def make_block(federation: Federation, spec: BlockSpec) -> nn.Module:
         make = HEAD_MODULES.get(spec.type) or _foreign(spec).module
         return make(options, width=fused_width(federation, task), outputs=federation.tasks[task].num_outputs)
     options = block_options(federation, fusion_id(task))
-    if spec.modality is None:
+    modality = part_modality(spec.id)
+    if not modality:
         make = REST_MODULES.get(spec.type) or _foreign(spec).rest_module
         return make(options)
     make = PART_MODULES.get(spec.type) or _foreign(spec).part_module
-    return make(options, embedding=embedding_width(federation, encoder_id(spec.modality)))
+    return make(options, embedding=embedding_width(federation, encoder_id(modality)))
 
 
 def _foreign(spec: BlockSpec) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,9 @@ from blossom_edge.federation.block_types import (
     MlpEncoderOptions,
     Signal,
 )
+from blossom_edge.federation.paper_types import GruOptions, ImageCnnOptions, LogmelCnnOptions
+from blossom_edge.models.gru import MeanGru, trains_on_cpu
+from blossom_edge.models.halving import dropout_masks, halve
 
 
 class Conv1dGru(nn.Module):
@@ -29,17 +33,32 @@ class Conv1dGru(nn.Module):
             nn.Conv1d(widths[i], widths[i + 1], options.kernel, padding=options.kernel // 2)
             for i in range(len(options.channels))
         )
-        self.gru = nn.GRU(widths[-1], options.hidden, batch_first=True)
+        self.gru = MeanGru(widths[-1], options.hidden)
         self.dropout = nn.Dropout(options.dropout)
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, time, width) -> (batch, hidden)."""
+        if trains_on_cpu(self, window):
+            return self.gru.mean(self._halved(window))
         x = window.transpose(1, 2)  # (batch, channel, time)
         for conv in self.conv:
             x = self.dropout(nn.functional.max_pool1d(torch.relu(conv(x)), 2))
-        states, _ = self.gru(x.transpose(1, 2))
-        mean: Tensor = states.mean(dim=1)
-        return mean
+        return self.gru.mean(x.transpose(1, 2))
+
+    def _halved(self, window: Tensor) -> Tensor:
+        """The same convolutions for training on a CPU: (batch, time, width) -> (batch, time / 2 ** n, channel)."""
+        masks: list[Tensor | None] = [None] * len(self.conv)
+        if self.dropout.p > 0:
+            sizes, time = [], window.shape[1]
+            for weight in (conv.get_parameter("weight") for conv in self.conv):
+                kernel = weight.shape[2]
+                time = (time + 2 * (kernel // 2) - kernel + 1) // 2
+                sizes.append((len(window), time, weight.shape[0]))
+            masks = [*dropout_masks(sizes, self.dropout.p, like=window)]
+        x = window
+        for conv, keep in zip(self.conv, masks, strict=True):
+            x = halve(x, conv.get_parameter("weight"), conv.get_parameter("bias"), keep)
+        return x
 
 
 class MlpEncoder(nn.Module):
@@ -84,9 +103,87 @@ class Conv2d(nn.Module):
         return mean
 
 
+class ImageCnn(nn.Module):
+    """3 x 3 convolutions, each with ReLU, norm and halving; a linear layer over what is left; the mean over frames.
+
+    Source: the published image encoder (arXiv:2603.27552), with GroupNorm for its BatchNorm.
+    """
+
+    def __init__(self, options: ImageCnnOptions, *, signal: Signal) -> None:
+        super().__init__()
+        depths = (signal.channels, *options.channels)
+        self.conv = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(depths))
+        self.norm = nn.ModuleList(ChannelNorm(b) for b in options.channels)
+        left = math.prod(size >> len(options.channels) for size in signal.shape)
+        self.linear = nn.Linear(depths[-1] * left, options.hidden)
+        self._frame = (*signal.shape, signal.channels)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, time, height * width * channel), the channel running fastest -> (batch, hidden)."""
+        batch, time, _ = window.shape
+        x = window.reshape(batch * time, *self._frame).permute(0, 3, 1, 2)
+        for conv, norm in zip(self.conv, self.norm, strict=True):
+            x = nn.functional.max_pool2d(norm(torch.relu(conv(x))), 2)
+        mean: Tensor = self.linear(x.flatten(1)).reshape(batch, time, -1).mean(dim=1)
+        return mean
+
+
+class LogmelCnn(nn.Module):
+    """Convolutions with stride 2 over bands and time, each with ReLU and norm; their mean; a linear layer.
+
+    Source: the published encoder of spectrograms (arXiv:2603.27552), with GroupNorm for its BatchNorm.
+    """
+
+    def __init__(self, options: LogmelCnnOptions, *, signal: Signal) -> None:
+        super().__init__()
+        depths = (signal.channels, *options.channels)
+        self.conv = nn.ModuleList(
+            nn.Conv2d(a, b, kernel := 3 if layer else 5, stride=2, padding=kernel // 2)
+            for layer, (a, b) in enumerate(itertools.pairwise(depths))
+        )
+        self.norm = nn.ModuleList(ChannelNorm(b) for b in options.channels)
+        self.linear = nn.Linear(depths[-1], options.hidden)
+        self._sample = (*signal.shape, signal.channels)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, time, band * channel), the channel running fastest -> (batch, hidden)."""
+        batch, time, _ = window.shape
+        x = window.reshape(batch, time, *self._sample).permute(0, 3, 2, 1)  # (batch, channel, band, time)
+        for conv, norm in zip(self.conv, self.norm, strict=True):
+            x = norm(torch.relu(conv(x)))
+        embedding: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return embedding
+
+
+class GruEncoder(nn.Module):
+    """A GRU over the samples, and the mean of its outputs. Source: the published text encoder (arXiv:2603.27552)."""
+
+    def __init__(self, options: GruOptions, *, signal: Signal) -> None:
+        super().__init__()
+        self.gru = MeanGru(signal.width, options.hidden)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, time, width) -> (batch, hidden)."""
+        return self.gru.mean(window)
+
+
+class ChannelNorm(nn.GroupNorm):
+    """Group norm of four groups, or as many as divide the channels; a single value in training is no error."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(math.gcd(channels, 4), channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channel, ...) -> the same shape."""
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 ENCODER_MODULES: dict[str, Callable[..., nn.Module]] = {
     "conv1d_gru": Conv1dGru,
     "mlp": MlpEncoder,
     "conv2d": Conv2d,
+    "image_cnn": ImageCnn,
+    "logmel_cnn": LogmelCnn,
+    "gru": GruEncoder,
 }
 """The modules of the built-in types: called with the options and `signal=`."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from blossom_edge.core.blocks import BlockId, BlockSpec
 from blossom_edge.core.rounds import LocalTraining
 from blossom_edge.core.windows import WindowSet
+from blossom_edge.federation.spec import part_modality
 
 Mask = NDArray[np.bool_]
 
@@ -83,10 +84,10 @@ def count_samples(specs: Sequence[BlockSpec], stacked: Stacked, seen: Mask) -> d
     """Per block the windows among `seen` that exercised it, each counted once, however many passes were made.
 
     An encoder: its modality is present and a task that uses it is labelled. A part of a fusion: its modality is present
-    and its task labelled. The rest of a fusion and a head: their task is labelled.
+    and its task labelled. The rest of a fusion, a head, and where zeros are filled in a part: their task is labelled.
     """
     counts: dict[BlockId, int] = {}
-    by_task = {(s.task, s.modality) for s in specs if s.task is not None and s.modality is not None}
+    by_task = {(s.task, modality) for s in specs if s.task is not None and (modality := part_modality(s.id))}
     nothing = np.zeros(stacked.num_windows, dtype=np.bool_)
     for spec in specs:
         if spec.task is None:

@@ -12,13 +12,14 @@ from blossom_edge.core.blocks import Array, BlockId
 from blossom_edge.core.rounds import LocalTraining
 
 Named = tuple[BlockId, str, nn.Parameter]
-_SLOTS = {"sgd": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq", "step")}
+_ADAM = ("exp_avg", "exp_avg_sq", "step")
+_SLOTS = {"sgd": ("momentum_buffer",), "adam": _ADAM, "adamw": _ADAM}
 
 
 def make_optimizer(
     parameters: Iterable[Named], training: LocalTraining, *, kept: Mapping[str, Array]
 ) -> torch.optim.Optimizer:
-    """SGD with momentum or Adam, fused where this torch can.
+    """SGD with momentum, Adam or AdamW, fused where this torch can.
 
     Every parameter starts from zero state, or from `kept` (keys `BLOCK:TENSOR:SLOT`); what does not fit, because the
     federation changed its optimiser or the block, is passed over.
@@ -74,8 +75,9 @@ def _fused_or_plain(parameters: list[nn.Parameter], training: LocalTraining) -> 
 
 
 def _optimizer(parameters: list[nn.Parameter], training: LocalTraining, *, fused: bool) -> torch.optim.Optimizer:
-    if training.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=fused)
+    if training.optimizer != "sgd":
+        kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
+        return kind(parameters, lr=training.lr, weight_decay=training.weight_decay, fused=fused)
     return torch.optim.SGD(
         parameters, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )

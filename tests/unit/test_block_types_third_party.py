@@ -259,13 +259,13 @@ def test_options_and_shapes_of_such_a_block_are_checked_as_those_of_our_own() ->
 def test_an_unknown_type_lists_the_installed_ones_of_its_kind_and_says_where_it_must_be_installed() -> None:
     text = refusal("blocks.head/har={type='tiny_linaer'}")
     assert "did you mean 'tiny_linear'?" in text
-    assert "expected mlp, tiny_linear; a type of another package must be installed" in text
+    assert "expected mlp, mlp_norm, tiny_linear; a type of another package must be installed" in text
     assert "on gateway and devices" in text
 
 
 def test_without_the_package_its_types_are_unknown() -> None:
     text = refusal("blocks.head/har={type='tiny_linear'}")
-    assert "found 'tiny_linear', expected mlp; a type of another package must be installed" in text
+    assert "found 'tiny_linear', expected mlp, mlp_norm; a type of another package must be installed" in text
 
 
 @pytest.mark.usefixtures("tiny_package")
