@@ -21,7 +21,7 @@ from blossom_edge.core.errors import ConfigError, PolicyViolation, RemoteError
 from blossom_edge.core.names import DeviceId
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.skeletons import skeleton_digest
+from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
 
 log = logging.getLogger("aggregator")
 
@@ -62,8 +62,9 @@ class Skeletons:
         if not self._blocks:
             found: dict[str, tuple[BlockId, ...]] = {}
             for spec in self.federation.spec.blocks:
-                digest = skeleton_digest(self.federation, spec.id)
-                found[digest] = (*found.get(digest, ()), spec.id)
+                if has_skeleton(spec.id):
+                    digest = skeleton_digest(self.federation, spec.id)
+                    found[digest] = (*found.get(digest, ()), spec.id)
             self._blocks = found
         return self._blocks
 

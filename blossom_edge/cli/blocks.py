@@ -126,7 +126,7 @@ def show(out: Output, name: str, device: str | None, federation_name: str | None
     """Show the tensors of the version in use (of a device that trains: of the newest received) in numbers."""
     from blossom_edge.board.clock import local_text
     from blossom_edge.codec.tensors import l2_norm, make_codec
-    from blossom_edge.federation.skeletons import skeleton_digest
+    from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
     from blossom_edge.inference.model_folder import look, newest_received, read_block
 
     here = _place(edge_folder(data_dir), device, federation_name)
@@ -160,14 +160,14 @@ def show(out: Output, name: str, device: str | None, federation_name: str | None
         "since_utc": since or None,
         "bytes": len(received.data),
         "num_values": spec.num_values,
-        "skeleton": skeleton_digest(here.federation, key.block),
+        "skeleton": skeleton_digest(here.federation, key.block) if has_skeleton(key.block) else None,
         "tensors": rows,
     }
     out.json(found)
     when = f" since {local_text(since)}" if since else ""
     out.line(f"{key} version {used.version}, {'in use' if found['in_use'] else 'held'}{when}")
     out.line(f"type {spec.type}, {spec.num_values} values in {format_bytes(len(received.data))}")
-    out.line(f"sha256   {used.sha256}\nskeleton {found['skeleton']}\n")
+    out.line(f"sha256   {used.sha256}\nskeleton {found['skeleton'] or 'none: it is no graph'}\n")
     numbers = ("min", "mean", "max", "norm")
     out.table(
         [

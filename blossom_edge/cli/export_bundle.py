@@ -11,7 +11,7 @@ from blossom_edge import __version__
 from blossom_edge.cli.options import edge_folder
 from blossom_edge.cli.status import read_status
 from blossom_edge.console.output import Output, format_bytes
-from blossom_edge.core.errors import ConfigError, StorageError
+from blossom_edge.core.errors import BlossomError, ConfigError, StorageError
 from blossom_edge.durable import atomic_write
 
 if TYPE_CHECKING:
@@ -43,10 +43,12 @@ def export_bundle(
     Raises:
         ConfigError: `usage`; `profile-not-found`, `profile-invalid`, `federation-mismatch`; `skeleton-missing`.
         StorageError: `nothing-found`: no device, or nothing was trained yet; `file-damaged`, `disk-failed`.
+        BlossomError: `export-failed`: zeros stand for what is absent.
     """
     from blossom_edge.client.folder import place_of
     from blossom_edge.client.held_model import read_device
     from blossom_edge.client.roles import whole_tasks
+    from blossom_edge.federation.spec import zero_filled
     from blossom_edge.inference.bundle import Bundle, bundle_summary, write_bundle
     from blossom_edge.inference.skeleton_set import SkeletonSet
 
@@ -57,10 +59,14 @@ def export_bundle(
     held = read_device(folder, federation)
     known = held.federation
     place = place_of(folder, known.name, known.digest)
+    if filled := zero_filled(known):
+        what = f"task {filled[0]}: found absent zero-fill, a bundle can only mask what is absent"
+        hint = f"serve the federation with --set tasks.{filled[0]}.absent=mask"
+        raise BlossomError("export-failed", what, hint=hint)
     used = _model(out, held, status, place)
     if shared_only:
         shared = {block: tensors for block, tensors in used.blocks.items() if known.spec[block].leaves_device}
-        used = replace(used, blocks=shared, heads={})
+        used = replace(used, blocks=shared, heads={}, gates={})
     modalities = tuple(m for m in held.modalities if m in known.modalities)
     if not any(block.kind.value == "encoder" for block in used.blocks):
         hint = "leave --shared-only out" if shared_only else _WAIT
@@ -77,6 +83,7 @@ def export_bundle(
         skeletons=_skeletons(out, known, sorted(used.blocks), SkeletonSet(place / "skeletons"), place),
         made_by=f"blossom-edge {__version__}",
         head_number=used.head_number if used.heads else 0,
+        gates={task: gate for task, gate in used.gates.items() if task in used.heads},
     )
     data = write_bundle(bundle)
     atomic_write(path, data, name="bundle")
@@ -125,7 +132,7 @@ def _model(out: Output, held: HeldModel, status: dict[str, Any], place: Path) ->
         uses_own = status.get("model", {}).get("uses_own_head", {}) if mine else {}
         whole = whole_tasks(held.federation, found.blocks)
         if status.get("role") == "infer":  # heads of an earlier role may lie there still
-            return replace(found, heads={})
+            return replace(found, heads={}, gates={})
         heads = {t: head for t, head in found.heads.items() if t not in whole or uses_own.get(t, True)}
         return replace(found, heads=heads)
     new = set(held.untrained)
@@ -158,12 +165,12 @@ def _skeletons(
     out: Output, federation: Federation, blocks: Collection[BlockId], known: SkeletonSet, place: Path
 ) -> dict[str, bytes]:
     """The skeleton of each block: of the package, of the device's folder, else exported if that is possible here."""
-    from blossom_edge.federation.skeletons import skeleton_digest
+    from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
 
     found: dict[str, bytes] = {}
     for block in blocks:
-        digest = skeleton_digest(federation, block)
-        if digest not in found:
+        digest = skeleton_digest(federation, block) if has_skeleton(block) else ""
+        if digest and digest not in found:
             found[digest] = known.get(digest) or _exported(out, federation, block, digest, place)
     return found
 

@@ -13,11 +13,13 @@ from blossom_edge.client.folder import place_of
 from blossom_edge.client.held_model import HeldModel, read_device
 from blossom_edge.client.used_model import read_used
 from blossom_edge.console.output import Output, format_bytes
+from blossom_edge.core.blocks import BlockKind
 from blossom_edge.core.errors import ConfigError, StorageError
 from blossom_edge.durable import atomic_write
-from blossom_edge.export.merged import FACTS_KEY, export_merged, merged_modalities, model_facts, used_blocks
+from blossom_edge.export.merged import FACTS_KEY, export_merged, merged_modalities, model_facts, present_blocks
 from blossom_edge.export.needed import need_exporter
 
+PRIVATE_COPIES = (BlockKind.OWN_FUSION, BlockKind.OWN_HEAD, BlockKind.GATE)
 PRIVATE_NOTE = "it holds private blocks of this device: who has the file has them"
 
 
@@ -40,7 +42,11 @@ def write_merged(
     found = _in_use(out, found, root / "devices" / found.device)
     name = _task(found, task)
     modalities = merged_modalities(found.federation, found.blocks, task=name)
-    used = used_blocks(found.federation, task=name, modalities=modalities)
+    if copies := [b for b in found.untrained if b.kind in PRIVATE_COPIES]:
+        trained = {block: tensors for block, tensors in found.blocks.items() if block.kind not in PRIVATE_COPIES}
+        found = replace(found, blocks=trained)
+        out.note(f"only the shared copies are in it: {', '.join(map(str, copies))} were not trained here")
+    used = present_blocks(found.federation, found.blocks, task=name, modalities=modalities)
     if lacks := [str(block) for block in used if block in found.untrained]:
         raise StorageError(
             "nothing-found",

@@ -12,7 +12,7 @@ from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.export.graph import export_skeleton
 from blossom_edge.export.needed import need_exporter
 from blossom_edge.federation.load import load_federation
-from blossom_edge.federation.skeletons import skeleton_digest
+from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
 from blossom_edge.inference.skeleton_set import SkeletonSet
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def export_skeletons(
         raise ConfigError("usage", f"{folder} is a file, expected a folder", hint="name a new folder")
     users: dict[str, list[BlockId]] = {}
     for spec in loaded.spec.blocks:
-        users.setdefault(skeleton_digest(loaded, spec.id), []).append(spec.id)
+        if has_skeleton(spec.id):
+            users.setdefault(skeleton_digest(loaded, spec.id), []).append(spec.id)
     shipped = set(users).difference(SkeletonSet().missing(users))
     todo = [digest for digest in users if everything or digest not in shipped]
     if todo:

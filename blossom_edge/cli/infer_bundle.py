@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class BundleModel(NamedTuple):
     """A bundle, ready to run; a `ModelInUse` for a `Predictor` is made of it.
 
-    heads: an own head is there because the device uses it, so it goes before the blocks' output. tasks: those that it
+    heads: an own head is there because the device uses it, so it goes before the blocks' output, or is mixed with it by
+    its gate. own_versions: of the heads. tasks: those that it
     can serve, sorted: by its blocks, or by an own head on its encoders. versions: by block, and of an own head under
     `head/TASK`, as a prediction tells them; private blocks have none.
     """
@@ -31,6 +32,8 @@ class BundleModel(NamedTuple):
     model: OnnxModel
     heads: Mapping[str, HeadValues]
     versions: Mapping[str, int]
+    own_versions: Mapping[str, int]
+    gates: Mapping[str, float]
 
 
 def open_bundle_model(path: Path, options: RuntimeOptions | None = None) -> BundleModel:
@@ -66,7 +69,7 @@ def open_bundle_model(path: Path, options: RuntimeOptions | None = None) -> Bund
             hint="export it again without --shared-only, from a device that has its private blocks",
         )
     versions = {str(block): version for block, version in bundle.versions.items()}
-    versions |= {f"head/{task}": bundle.head_number for task in bundle.heads}
+    versions |= {f"head/{task}": bundle.head_number for task in bundle.heads if not bundle.gates.get(task)}
     return BundleModel(
         federation=bundle.federation,
         profile=profile,
@@ -75,4 +78,6 @@ def open_bundle_model(path: Path, options: RuntimeOptions | None = None) -> Bund
         model=model,
         heads=bundle.heads,
         versions=versions,
+        own_versions=dict.fromkeys(bundle.heads, bundle.head_number),
+        gates=bundle.gates,
     )

@@ -196,8 +196,9 @@ def run_held(run: Run, federation: str | None) -> None:
 
 def run_bundle(run: Run, opened: BundleModel) -> None:
     """Run a bundle; nothing is written."""
-    own = {task: opened.versions[f"head/{task}"] for task in opened.heads}
-    used = ModelInUse(opened.model, opened.heads, opened.versions, own)
+    used = ModelInUse(
+        opened.model, opened.heads, opened.versions, opened.own_versions, generation=0, gates=opened.gates
+    )
     tasks = tuple(run.sensing["tasks"]) or opened.tasks
     unknown = sorted(set(tasks) - set(opened.tasks))
     if unknown:

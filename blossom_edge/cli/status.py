@@ -90,11 +90,16 @@ def model_lines(model: Mapping[str, Any]) -> list[str]:
     trial = ", not proved yet" if model["on_trial"] else ""
     took = f", {model['latency_ms']:.1f} ms each" if model["latency_ms"] is not None else ""
     lines = [f"generation {model['generation']}{trial}; {model['num_predicted']} windows predicted{took}"]
-    for name, words in (("shared", "the shared head"), ("own", "the own head")):
+    gates = model.get("gates", {})
+    for task, gate in sorted(gates.items()):
+        lines.append(f"{task} is mixed: {gate:.0%} of the shared head, {1 - gate:.0%} of the own one")
+    for name, words in (("shared", "the shared head"), ("own", "the own head"), ("mixed", "both, mixed")):
         for measure, value in sorted(model["scores"].get(name, {}).items()):
             if value is not None and not measure.endswith(".loss"):
-                own = model["uses_own_head"].get(measure.partition(".")[0], name == "own")
-                lines.append(f"{words}: {measure} {value:.3f}{', in use' if own == (name == 'own') else ''}")
+                task = measure.partition(".")[0]
+                own = model["uses_own_head"].get(task, name == "own")
+                used = name == "mixed" if task in gates else own == (name == "own")
+                lines.append(f"{words}: {measure} {value:.3f}{', in use' if used else ''}")
     if model["refused"]:
         last = model["refused"][-1]
         lines.append(f"last refused: {last['block']} version {last['version']}, {last['reason']}")

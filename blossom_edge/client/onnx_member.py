@@ -18,24 +18,27 @@ import numpy as np
 from blossom_edge.board.clock import utc_stamp
 from blossom_edge.client.actions import Held
 from blossom_edge.client.learner import Taken
-from blossom_edge.client.own_head import MIN_LABELLED, MORE_STEPS, NEW_STEPS, fit_heads, num_usable
+from blossom_edge.client.own_head import MIN_LABELLED, MORE_STEPS, NEW_STEPS, fit_heads, num_usable, own_gate
 from blossom_edge.client.predicting import ModelInUse, Predictor
 from blossom_edge.client.roles import used_blocks
 from blossom_edge.codec.skeleton_file import check_skeleton
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.console.logs import log_event
-from blossom_edge.core.blocks import BlockId, BlockKey, BlockKind
+from blossom_edge.core.blocks import Array, BlockId, BlockKey, BlockKind, Visibility
 from blossom_edge.core.errors import BlossomError
+from blossom_edge.core.gate import MIDDLE
 from blossom_edge.core.metrics import MetricSums
 from blossom_edge.core.prediction import Prediction
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.skeletons import skeleton_digest
+from blossom_edge.federation.skeletons import skeleton_digests
+from blossom_edge.federation.spec import head_id
 from blossom_edge.inference.canary import CanaryWindows
 from blossom_edge.inference.chain import OnnxModel
-from blossom_edge.inference.generation import Received, Swap, own_name, run_model
+from blossom_edge.inference.generation import Received, Swap, own_name, run_model, with_gates
 from blossom_edge.inference.head import HeadValues
 from blossom_edge.inference.live import LiveModel
+from blossom_edge.inference.live_types import Masks
 from blossom_edge.inference.model_folder import ModelFolder
 from blossom_edge.inference.runtime import RuntimeOptions, load_onnxruntime
 from blossom_edge.inference.scoring import score
@@ -96,6 +99,7 @@ class OnnxMember:
         self._recent: deque[WindowSet] = deque(maxlen=RECENT)
         self._num_early = self._learned_at = 0
         self._uses_own: dict[str, bool] = {}
+        self._gates: dict[str, float] = {}
         self._scores: dict[str, MetricSums] = {}
         self._lacking: tuple[str, ...] = ()
         self._held_back = False
@@ -120,8 +124,10 @@ class OnnxMember:
             boot=boot,
             own_heads=self.role == "personalize",
             speaks_own=lambda task: self._uses_own.get(task, True),
+            run=self._run,
             stamp=utc_stamp,
         )
+        self._gates = dict(self._live.folder.state.gates) if self.role == "personalize" else {}
         self._lacking = self._look_for_skeletons()
         self._choose_heads()
 
@@ -130,12 +136,12 @@ class OnnxMember:
         return self._lacking
 
     def _look_for_skeletons(self) -> tuple[str, ...]:
-        wanted = {skeleton_digest(self.federation, block) for block in self._blocks}
+        wanted = set(skeleton_digests(self.federation, self._blocks).values())
         return tuple(self._skeletons.missing(wanted)) if self._skeletons is not None else ()
 
     def add_skeleton(self, digest: str, data: bytes) -> None:
         """Take a skeleton from the gateway, checked; one that this device does not need is passed over."""
-        mine = {skeleton_digest(self.federation, block): block for block in self._blocks}
+        mine = {digest: block for block, digest in skeleton_digests(self.federation, self._blocks).items()}
         if self._skeletons is not None and digest in mine:
             name = f"the gateway's skeleton of {mine[digest]}"
             check_skeleton(data, self.federation.spec[mine[digest]], digest=digest, name=name)
@@ -149,7 +155,8 @@ class OnnxMember:
         if len(mine) < len(self._keys) or not any(one.version for one in mine.values()):
             return Taken({}, "waits for the first trained versions")
         if lacking := self.lacking():
-            blocks = [str(b) for b in self._blocks if skeleton_digest(self.federation, b) in lacking]
+            digests = skeleton_digests(self.federation, self._blocks)
+            blocks = [str(block) for block, digest in digests.items() if digest in lacking]
             return Taken({}, f"waits for the skeletons of {', '.join(blocks)}", lacks=True)
         self._received = {key: Received(one.version, one.sha256, one.data) for key, one in mine.items()}
         reason = self._offer(live)
@@ -169,7 +176,7 @@ class OnnxMember:
             return []
         fresh = self._collector.fresh()
         failed_before = self._predictor.num_failed
-        predictions = self._predictor.predict(ModelInUse.of(live.current), fresh, uses_own=self._uses_own)
+        predictions = self._predictor.predict(ModelInUse.of(live.current, self._gates), fresh, uses_own=self._uses_own)
         self._recent.extend(fresh.take(np.array([row])) for row in range(max(0, len(fresh) - RECENT), len(fresh)))
         self._prove(live, len(predictions), now, failed=self._predictor.num_failed - failed_before)
         self._learn(live)
@@ -195,6 +202,7 @@ class OnnxMember:
             **(live.facts() if live is not None else {}),
             "own_head": live.current.head_number if live is not None and live.current is not None else 0,
             "uses_own_head": dict(sorted(self._uses_own.items())),
+            "gates": dict(sorted(self._gates.items())),
             "scores": {
                 name: {measure: metric.mean for measure, metric in sorted(found.items())}
                 for name, found in sorted(self._scores.items())
@@ -266,10 +274,19 @@ class OnnxMember:
             self._choose_heads()
 
     def _choose_heads(self) -> None:
-        """Score shared and own heads on the holdout; the better one is used, the own one when they are equal."""
+        """Score shared and own heads on the holdout; the better one is used, the own one when they are equal.
+
+        Where the head is dual the two are mixed by a gate, which is chosen there too: no head is fitted to the holdout.
+        """
         current, windows = self._opened().current, self._collector.holdout()
         self._scores, self._uses_own = {}, {}
-        if current is None or not len(windows):
+        if current is None:
+            return
+        for task in current.heads if self.role == "personalize" else ():
+            if self._is_dual(task) and task in current.model.tasks:
+                self._gates.setdefault(task, MIDDLE)
+        if not len(windows):
+            self._opened().keep_gates(self._gates)
             return
         outputs = run_model(current.model, current.heads, windows.inputs, windows.present)
         for task in self._tasks:
@@ -279,13 +296,34 @@ class OnnxMember:
                 if output in outputs and rows.any():
                     found = score(task, self.federation.tasks[task], outputs[output][rows], windows.labels[task][rows])
                     self._scores[name] = {**self._scores.get(name, {}), **found}
-            if task in outputs and own_name(task) in outputs and rows.any():
+            if task not in outputs or own_name(task) not in outputs:
+                continue
+            if self._is_dual(task):
+                labels, both = windows.labels[task][rows], (outputs[task][rows], outputs[own_name(task)][rows])
+                settings, before = self.federation.tasks[task], self._gates.get(task)
+                self._gates[task] = gate = own_gate(settings, *both, labels, before=before)
+                self._uses_own[task] = gate < 1.0
+                mix = with_gates(outputs, {task: gate})[own_name(task)]
+                if rows.any():
+                    found = score(task, settings, mix[rows], windows.labels[task][rows])
+                    self._scores["mixed"] = {**self._scores.get("mixed", {}), **found}
+            elif rows.any():
                 self._uses_own[task] = not _is_better(task, self._scores["shared"], self._scores["own"])
+        self._opened().keep_gates(self._gates)
+
+    def _is_dual(self, task: str) -> bool:
+        return self.federation.spec[head_id(task)].visibility is Visibility.DUAL
+
+    def _run(
+        self, model: OnnxModel, heads: Mapping[str, HeadValues], inputs: Mapping[str, Array], present: Masks
+    ) -> Mapping[str, Array]:
+        return with_gates(run_model(model, heads, inputs, present), self._gates)
 
     def _used_score(self) -> MetricSums:
         """The holdout score of what is used."""
         own = {task for task in self._tasks if self._uses_own.get(task, True)}
-        first, second = self._scores.get("own", {}), self._scores.get("shared", {})
+        first = {**self._scores.get("own", {}), **self._scores.get("mixed", {})}
+        second = self._scores.get("shared", {})
         return {
             name: (first if name in first and (name.partition(".")[0] in own or name not in second) else second)[name]
             for name in sorted({*first, *second})

@@ -5,15 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blossom_edge.console.logs import log_event
+from blossom_edge.core.blocks import Array
+from blossom_edge.core.gate import GATES, MIDDLE, choose_gate
 from blossom_edge.core.windows import WindowSet
-from blossom_edge.federation.schema import Federation
+from blossom_edge.federation.schema import Federation, Task
 from blossom_edge.inference.chain import OnnxModel
 from blossom_edge.inference.features import head_features
 from blossom_edge.inference.head import HeadValues, fit_head
+from blossom_edge.inference.scoring import labelled_rows, window_losses
 
 HIDDEN = 64
 HIDDEN_FROM = 500
@@ -85,6 +90,19 @@ def num_usable(federation: Federation, task: str, windows: WindowSet) -> int:
     """Windows with a label of the task and one of its modalities."""
     here = [windows.present[m] for m in federation.task_modalities(task) if m in windows.present]
     return int((windows.labelled(task) & np.logical_or.reduce(here)).sum()) if here and len(windows) else 0
+
+
+def own_gate(task: Task, shared: Array, own: Array, labels: NDArray[Any], *, before: float | None = None) -> float:
+    """How much of the shared head to listen to, chosen on windows that the own head was not fitted to.
+
+    shared, own: (n, outputs) logits, or values in the task's unit; labels as in `WindowSet.labels`. With less than two
+    labelled windows: `before`, or the middle.
+    """
+    rows = labelled_rows(labels)
+    if int(rows.sum()) < 2:
+        return MIDDLE if before is None else before
+    mixed = (gate * shared[rows] + (1.0 - gate) * own[rows] for gate in GATES)
+    return choose_gate(np.stack([window_losses(task, outputs, labels[rows]) for outputs in mixed]))
 
 
 def _goes_on(old: HeadValues, num_features: int, num_outputs: int, hidden: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from blossom_edge.core.prediction import Prediction
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation, Task
 from blossom_edge.inference.chain import OnnxModel
-from blossom_edge.inference.generation import Generation, own_name, run_model
+from blossom_edge.inference.generation import Generation, own_name, run_model, with_gates
 from blossom_edge.inference.head import HeadValues
 from blossom_edge.inference.scoring import score
 
@@ -29,6 +29,7 @@ log = logging.getLogger("blossom_edge")
 class ModelInUse:
     """What a window is predicted with, grabbed once: model, own heads by task, and the versions that are told.
 
+    gates: by task whose own head is mixed with the shared one, the share of the shared one.
     versions: by block. own_versions: by task, of own heads; a prediction tells them under `head/TASK`. generation: its
     number; 0 where there are none (a bundle).
     """
@@ -38,12 +39,13 @@ class ModelInUse:
     versions: Mapping[str, int]
     own_versions: Mapping[str, int]
     generation: int = 0
+    gates: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, generation: Generation) -> ModelInUse:
+    def of(cls, generation: Generation, gates: Mapping[str, float] | None = None) -> ModelInUse:
         """That of a live model's generation."""
         own = dict.fromkeys(generation.heads, generation.head_number)
-        return cls(generation.model, generation.heads, generation.shown(), own, generation.number)
+        return cls(generation.model, generation.heads, generation.shown(), own, generation.number, gates or {})
 
 
 class Predictor:
@@ -89,7 +91,7 @@ class Predictor:
     def _predict_one(self, used: ModelInUse, window: WindowSet, uses_own: Mapping[str, bool]) -> list[Prediction]:
         self.num_windows += 1
         began = self._clock()
-        outputs = run_model(used.model, used.heads, window.inputs, window.present)
+        outputs = with_gates(run_model(used.model, used.heads, window.inputs, window.present), used.gates)
         latency_ms = 1e3 * (self._clock() - began)
         self._latencies.append(latency_ms)
         chosen, own = used_outputs(outputs, uses_own)
@@ -127,7 +129,9 @@ class Predictor:
 
 
 def _with_own(used: ModelInUse, task: str) -> dict[str, int]:
-    """What an own head spoke with: the encoders, and itself."""
+    """What an own head spoke with: the encoders and itself, told as the head; mixed with the shared one, that too."""
+    if used.gates.get(task, 0.0) > 0.0:
+        return dict(used.versions)
     encoders = {block: version for block, version in used.versions.items() if block.startswith("encoder/")}
     return {**encoders, f"head/{task}": used.own_versions[task]}
 

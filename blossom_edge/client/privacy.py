@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blossom_edge.client.blocks import DeviceBlocks
-from blossom_edge.core.blocks import BlockKind
+from blossom_edge.core.blocks import BlockId, BlockKey, BlockKind, Visibility
 from blossom_edge.federation.schema import Federation
+from blossom_edge.federation.spec import shared_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def privacy_of(
     stays = (
         "every sample and window of every sensor",
         "labels, and which of them this device has",
-        *(f"{block} (private block)" for block in blocks.private if trains),
-        *(["the own head: its values, and what it was trained on"] if role == "personalize" else ()),
+        *(_kept(block) for block in blocks.private if trains),
+        *(["the own head: its values, what it was trained on, its gate"] if role == "personalize" else ()),
         *(["predictions (they leave only with --publish)"] if not trains and not publishes else ()),
         "optimiser state, calibration, the device's secret key" if trains else "calibration, the device's secret key",
     )
@@ -91,9 +92,23 @@ _PREDICTIONS = Leaving(
 _MEMBERSHIP = Leaving("membership", "that this device took part in a version", "commit", ALL, "leave the federation")
 
 
+def _kept(block: BlockId) -> str:
+    """A block that stays, in words."""
+    if block.kind is BlockKind.GATE:
+        return f"{block} (how much this device listens to the shared copies: private)"
+    if shared_id(block) != block:
+        return f"{block} (private copy of {shared_id(block)})"
+    return f"{block} (private block)"
+
+
+def _name(federation: Federation, key: BlockKey) -> str:
+    dual = federation.spec[key.block].visibility is Visibility.DUAL
+    return f"{key} (shared copy)" if dual else str(key)
+
+
 def _training(federation: Federation, blocks: DeviceBlocks) -> tuple[Leaving, ...]:
     """What only a device that trains sends."""
-    trained = [str(key) for key in blocks.shared if key.block.kind is not BlockKind.SCALE]
+    trained = [_name(federation, key) for key in blocks.shared if key.block.kind is not BlockKind.SCALE]
     shared = ", ".join(trained) or "none"
     cohort = federation.rounds.min_cohort
     scales = [str(key) for key in blocks.shared if key.block.kind is BlockKind.SCALE]

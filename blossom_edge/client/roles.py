@@ -1,8 +1,11 @@
 """What a device of each role can do in a federation, by the visibility of its blocks. Pure.
 
-train        shared and private blocks are trained here
+train        shared and private blocks are trained here; of dual ones both copies
 infer        a task is served when its encoders, fusion and head are all shared: the device learns nothing
-personalize  encoders are shared; the head is the device's own, learned on what they give
+personalize  encoders are shared; the head is the device's own, learned on what they give; where the head is dual the
+             shared one goes on speaking, mixed with the own one by a gate
+
+A dual fusion or head is shared here: its private copy is for those who train.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.core.blocks import BlockId, BlockKind
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.spec import encoder_id, fusion_id, head_id
+from blossom_edge.federation.spec import encoder_id, fusion_id, head_id, scale_id, zero_filled
 
 
 def whole_tasks(federation: Federation, blocks: Collection[BlockId]) -> tuple[str, ...]:
@@ -38,6 +41,12 @@ def used_blocks(
     unknown = sorted(set(tasks) - set(federation.tasks))
     if unknown:
         raise ConfigError("usage", f"no task {unknown[0]}", hint=f"there is {', '.join(sorted(federation.tasks))}")
+    if filled := zero_filled(federation, tasks or federation.tasks_for(modalities)):
+        raise ConfigError(
+            "role-unfit",
+            f"role {role}: task {filled[0]} of federation {federation.name} has absent zero-fill, expected mask",
+            hint=f"where torch fits: --set compute.role=train; or serve with --set tasks.{filled[0]}.absent=mask",
+        )
     held = DeviceBlocks(federation, modalities, tasks)
     shared = {key.block for key in held.shared}
     served = tasks or federation.tasks_for(modalities)
@@ -60,4 +69,5 @@ def used_blocks(
             f"role personalize: federation {federation.name} shares no encoder of {', '.join(modalities)}",
             hint="where torch fits: --set compute.role=train",
         )
-    return sorted(wanted | encoders)
+    scales = {scale_id(block.name) for block in encoders} & shared
+    return sorted(wanted | encoders | scales)

@@ -7,7 +7,8 @@ content, so what is read is what was in use at one moment.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from blossom_edge.codec import safetensors_file
@@ -26,12 +27,16 @@ TRIES = 3
 
 @dataclass(frozen=True, slots=True)
 class UsedModel:
-    """Blocks with their versions, and own heads by task with the number of this set of them."""
+    """Blocks with their versions, and own heads by task with the number of this set of them.
+
+    gates: by task, where the own head is mixed with the shared one; see `ModelState.gates`.
+    """
 
     blocks: dict[BlockId, Tensors]
     versions: dict[BlockId, int]
     heads: dict[str, HeadValues]
     head_number: int
+    gates: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_used(place: Path, federation: Federation) -> UsedModel | None:
@@ -45,7 +50,7 @@ def read_used(place: Path, federation: Federation) -> UsedModel | None:
         if state is None or state.in_use is None:
             return None
         try:
-            return _read(place, federation, state.in_use)
+            return replace(_read(place, federation, state.in_use), gates=dict(state.gates))
         except StorageError:
             now = look(place)
             if not left or now is None or now.in_use == state.in_use:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from blossom_edge.codec.skeleton_file import MAX_SKELETON_BYTES, check_skeleton
 from blossom_edge.core.blocks import BlockId, BlockSpec, Tensors, block_digest
 from blossom_edge.core.errors import BlossomError, ConfigError
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.skeletons import skeleton_digest
+from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
 from blossom_edge.federation.spec import encoder_id
 from blossom_edge.inference.bundle_manifest import (
     MANIFEST,
@@ -56,8 +56,9 @@ class Bundle:
 
     profile: resolved, as `Profile.to_dict` gives it. modalities, tasks: those of the device, sorted. versions: of the
     blocks that the federation shares; private blocks have none. heads: task -> the device's own head, used instead of
-    the blocks' output wherever there is one; head_number: of this set of them. skeletons: by digest, one for each of
-    `blocks`, which has only blocks of the federation. made_by: program and version, for people.
+    the blocks' output wherever there is one; head_number: of this set of them. gates: of those that are mixed with the
+    shared head instead, the share of the shared one. skeletons: by digest, one for each of `blocks` that is a graph;
+    `blocks` has only blocks of the federation. made_by: program and version, for people.
     """
 
     federation: Federation
@@ -71,6 +72,7 @@ class Bundle:
     skeletons: Mapping[str, bytes]
     made_by: str
     head_number: int = 0
+    gates: Mapping[str, float] = field(default_factory=dict)
 
     def skeleton(self, digest: str) -> bytes | None:
         """The skeleton of this digest, as `OnnxModel.build` asks for it."""
@@ -92,10 +94,11 @@ def write_bundle(bundle: Bundle) -> bytes:
     members: dict[str, bytes] = {}
     entries: dict[str, BlockEntry] = {}
     for block, tensors in sorted(bundle.blocks.items()):
-        spec, digest = federation.spec[block], skeleton_digest(federation, block)
-        if digest not in bundle.skeletons:
-            raise invalid("bundle", f"the skeleton of {block} ({digest[:12]}) is missing", hint=EXPORT_AGAIN)
-        members[skeleton_file(digest)] = bundle.skeletons[digest]
+        spec, digest = federation.spec[block], _skeleton_of(federation, block)
+        if digest is not None:
+            if digest not in bundle.skeletons:
+                raise invalid("bundle", f"the skeleton of {block} ({digest[:12]}) is missing", hint=EXPORT_AGAIN)
+            members[skeleton_file(digest)] = bundle.skeletons[digest]
         members[block_file(block)] = pack_tensors(tensors, str(block))
         entries[str(block)] = BlockEntry(
             digest=block_digest(spec),
@@ -118,6 +121,7 @@ def write_bundle(bundle: Bundle) -> bytes:
         blocks=entries,
         heads=tuple(sorted(bundle.heads)),
         head_number=bundle.head_number,
+        gates=dict(bundle.gates),
         members={name: MemberEntry(sha256=_sha(data), size=len(data)) for name, data in sorted(members.items())},
     )
     data = write_sealed({MANIFEST: manifest.to_bytes(), **members})
@@ -141,9 +145,12 @@ def read_bundle(source: Path | bytes, *, name: str = "") -> Bundle:
     specs = _specs(manifest, federation, label)
     data = _members(archive, manifest, specs, label)
     for block, spec in specs.items():
-        file = skeleton_file(manifest.blocks[str(block)].skeleton)
+        digest = manifest.blocks[str(block)].skeleton
+        if digest is None:
+            continue
+        file = skeleton_file(digest)
         try:
-            check_skeleton(data[file], spec, digest=manifest.blocks[str(block)].skeleton, name=file)
+            check_skeleton(data[file], spec, digest=digest, name=file)
         except BlossomError as error:
             raise invalid(label, f"member {error}", hint=EXPORT_AGAIN) from None
     blocks = {block: unpack_block(data[block_file(block)], spec, label) for block, spec in specs.items()}
@@ -158,9 +165,10 @@ def read_bundle(source: Path | bytes, *, name: str = "") -> Bundle:
         blocks=blocks,
         versions={b: v for b in specs if (v := manifest.blocks[str(b)].version) is not None},
         heads=heads,
-        skeletons={e.skeleton: data[skeleton_file(e.skeleton)] for e in manifest.blocks.values()},
+        skeletons={e.skeleton: data[skeleton_file(e.skeleton)] for e in manifest.blocks.values() if e.skeleton},
         made_by=manifest.made_by,
         head_number=manifest.head_number,
+        gates=dict(manifest.gates),
     )
 
 
@@ -245,7 +253,7 @@ def _specs(manifest: Manifest, federation: Federation, label: str) -> dict[Block
             raise invalid(label, what, hint=EXPORT_AGAIN)
         for key, given, wanted in (
             ("digest", entry.digest, block_digest(spec)),
-            ("skeleton", entry.skeleton, skeleton_digest(federation, block)),
+            ("skeleton", entry.skeleton or "none", _skeleton_of(federation, block) or "none"),
         ):
             if given != wanted:
                 what = f'{MANIFEST}: blocks."{text}".{key}: found {given[:12]}, expected {wanted[:12]}'
@@ -264,7 +272,7 @@ def _members(
 ) -> dict[str, bytes]:
     """The bytes of every member but the manifest: exactly those that belong here, each as the manifest says."""
     limits = {block_file(block): max_block_bytes(spec) for block, spec in specs.items()}
-    limits |= {skeleton_file(e.skeleton): MAX_SKELETON_BYTES for e in manifest.blocks.values()}
+    limits |= {skeleton_file(e.skeleton): MAX_SKELETON_BYTES for e in manifest.blocks.values() if e.skeleton}
     limits |= {head_file(task): MAX_HEAD_BYTES for task in manifest.heads}
     for what, found in (
         ("the file", archive.names - {MANIFEST}),
@@ -296,6 +304,10 @@ def _heads(
         member = data[head_file(task)]
         heads[task] = unpack_head(member, federation=federation, task=task, modalities=seen, source=label)
     return heads
+
+
+def _skeleton_of(federation: Federation, block: BlockId) -> str | None:
+    return skeleton_digest(federation, block) if has_skeleton(block) else None
 
 
 def _sha(data: bytes) -> str:

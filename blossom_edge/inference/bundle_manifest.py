@@ -30,7 +30,9 @@ PlainName = Annotated[str, StringConstraints(pattern=PLAIN_NAME_PATTERN)]
 Names = Annotated[tuple[PlainName, ...], Field(strict=False, max_length=64)]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Version = Annotated[int, Field(ge=0, le=2**53)]
-Block = Annotated[str, StringConstraints(pattern=r"^(encoder|fusion|head)/[a-z0-9][a-z0-9.-]{0,62}$")]
+_KINDS = "encoder|fusion|head|own-fusion|own-head|gate|scale"
+Block = Annotated[str, StringConstraints(pattern=rf"^({_KINDS})/[a-z0-9][a-z0-9.-]{{0,62}}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Part(BaseModel):
@@ -38,10 +40,10 @@ class _Part(BaseModel):
 
 
 class BlockEntry(_Part):
-    """One block: digest of its specification, the skeleton it runs on, the version committed (None: private)."""
+    """One block: digest of its specification, its skeleton (None: a gate or a scale), its version (None: private)."""
 
     digest: Sha
-    skeleton: Sha
+    skeleton: Sha | None
     version: Version | None
     private: bool
 
@@ -69,17 +71,18 @@ class Manifest(_Part):
     blocks: Annotated[dict[Block, BlockEntry], Field(min_length=1, max_length=MAX_MEMBERS)]
     heads: Names
     head_number: Version
+    gates: dict[PlainName, Share] = Field(default_factory=dict)
     members: Annotated[dict[str, MemberEntry], Field(max_length=MAX_MEMBERS)]
 
     def to_bytes(self) -> bytes:
         """The member's bytes: JSON, sorted, indented for people; equal content gives equal bytes."""
-        values = self.model_dump(mode="json", by_alias=True)
+        values = self.model_dump(mode="json", by_alias=True, exclude=set() if self.gates else {"gates"})
         return json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False).encode()
 
     def expected_members(self) -> frozenset[str]:
         """The members that belong to what the manifest names, itself left out."""
         blocks = {block_file(block) for block in self.blocks}
-        skeletons = {skeleton_file(entry.skeleton) for entry in self.blocks.values()}
+        skeletons = {skeleton_file(entry.skeleton) for entry in self.blocks.values() if entry.skeleton}
         return frozenset(blocks | skeletons | {head_file(task) for task in self.heads})
 
 
@@ -142,6 +145,7 @@ def check_repeated(manifest: Manifest, federation: Federation, source: str) -> N
         ("modalities", manifest.modalities, federation.modalities),
         ("tasks", manifest.tasks, federation.tasks),
         ("heads", manifest.heads, manifest.tasks),
+        ("gates", tuple(manifest.gates), manifest.heads),
     ):
         if strange := sorted(set(found) - set(known)):
             expected = ", ".join(sorted(known)) or "nothing"

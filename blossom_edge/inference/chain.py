@@ -1,7 +1,8 @@
 """The model of one device on onnxruntime: one session per block, joined as `models.BlockModel` joins its modules.
 
 Values never change after it is built: a new version of a block is a new model, which shares the sessions of the blocks
-that stayed. Never knows versions, files or the network.
+that stayed. A task with a private copy of its head has two branches on the same encoders, mixed by its gate; windows of
+a modality with an agreed scale are scaled first. Never knows versions, files or the network.
 """
 
 from __future__ import annotations
@@ -13,13 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blossom_edge.core.blocks import Array, BlockId, Tensors
-from blossom_edge.core.errors import RemoteError
+from blossom_edge.core.errors import ConfigError, RemoteError
 from blossom_edge.core.names import Modality, TaskName
+from blossom_edge.core.scale import apply_scale
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.skeletons import skeleton_digest
-from blossom_edge.federation.spec import embedding_width, encoder_id, fusion_id, head_id
+from blossom_edge.federation.skeletons import has_skeleton, skeleton_digest
+from blossom_edge.federation.spec import (
+    embedding_width,
+    encoder_id,
+    fusion_id,
+    gate_id,
+    head_id,
+    own_id,
+    scale_id,
+    zero_filled,
+)
 from blossom_edge.inference.runtime import CPU, DEFAULT_OPTIONS, RuntimeOptions, Session, make_session
-from blossom_edge.inference.single import MAX_TAILS, SingleWindow
+from blossom_edge.inference.single import MAX_TAILS, SingleWindow, branches, mixed
 
 AT_ONCE = 32
 """So many windows go through an encoder together: what it works with then stays in a megabyte or two."""
@@ -32,12 +43,16 @@ class OnnxModel:
     """The given blocks of a federation, wired.
 
     A modality counts for a task when its encoder and its part of the task's fusion are both here; a task is served
-    when its fusion, its head and at least one such modality are. Encoders alone serve no task, and embed.
+    when its fusion, its head and at least one such modality are. Encoders alone serve no task, and embed. `numbers` are
+    the blocks that are no graph: gates and scales.
     """
 
-    def __init__(self, federation: Federation, sessions: Mapping[BlockId, Session]) -> None:
+    def __init__(
+        self, federation: Federation, sessions: Mapping[BlockId, Session], numbers: Mapping[BlockId, Tensors]
+    ) -> None:
         """Made by `build`."""
         self.federation = federation
+        self.numbers: Mapping[BlockId, Tensors] = MappingProxyType(dict(sorted(numbers.items())))
         self.sessions: Mapping[BlockId, Session] = MappingProxyType(dict(sorted(sessions.items())))
         self._wiring = {t: have for t in sorted(federation.tasks) if (have := self._modalities_of(t))}
         self._widths = {
@@ -50,7 +65,12 @@ class OnnxModel:
         self._units = {t: (s.spread, s.mean) for t, s in federation.tasks.items() if s.type == "regression"}
         self._plans: dict[tuple[str, ...], tuple[dict[str, tuple[str, ...]], tuple[str, ...]]] = {}
         on_cpu = all(session.provider == CPU for session in sessions.values())
-        self._single = SingleWindow(federation, self.sessions, self._widths) if on_cpu else None
+        self._gates = {
+            task: np.float32(self.numbers[gate_id(task)]["gate"][0])
+            for task in self._wiring
+            if own_id(head_id(task)) in self.sessions and gate_id(task) in self.numbers
+        }
+        self._single = SingleWindow(federation, self.sessions, self._widths, self._gates) if on_cpu else None
 
     @classmethod
     def build(
@@ -69,22 +89,35 @@ class OnnxModel:
         and is of the same federation); `reuse` goes on working.
 
         Raises:
-            ConfigError: `package-missing`, `runtime-too-old`.
+            ConfigError: `package-missing`, `runtime-too-old`; `role-unfit`: zeros stand for what is absent.
             RemoteError: `skeleton-missing`; `skeleton-invalid`; `block-invalid`, also for a block that the federation
                 does not have.
         """
+        if filled := zero_filled(federation):
+            raise ConfigError(
+                "role-unfit",
+                f"task {filled[0]} of federation {federation.name} has absent zero-fill, ONNX can only mask",
+                hint=f"serve the federation with --set tasks.{filled[0]}.absent=mask",
+            )
         old = reuse.sessions if reuse is not None and reuse.federation.digest == federation.digest else {}
         kept = {b: s for b, s in old.items() if changed is not None and b not in changed}
         sessions = {
             block: kept[block] if block in kept else _session(federation, block, tensors, skeletons, options)
             for block, tensors in blocks.items()
+            if has_skeleton(block)
         }
-        return cls(federation, sessions)
+        before = reuse.numbers if reuse is not None and changed is not None and old else {}
+        numbers = {
+            block: before[block] if block in before and block not in (changed or ()) else _numbers(federation, block, t)
+            for block, t in blocks.items()
+            if not has_skeleton(block)
+        }
+        return cls(federation, sessions, numbers)
 
     @property
     def blocks(self) -> tuple[BlockId, ...]:
         """The blocks that it is made of, sorted."""
-        return tuple(self.sessions)
+        return tuple(sorted({*self.sessions, *self.numbers}))
 
     @property
     def tasks(self) -> tuple[TaskName, ...]:
@@ -178,9 +211,24 @@ class OnnxModel:
     def _task(
         self, task: str, have: tuple[str, ...], embeddings: Mapping[str, Array], present: Mapping[str, Mask]
     ) -> Values:
+        answers = [
+            self._branch(task, have, embeddings, present, of=of) for of in branches(task, self.sessions, self._gates)
+        ]
+        return mixed(answers, self._gates.get(task))
+
+    def _branch(
+        self,
+        task: str,
+        have: tuple[str, ...],
+        embeddings: Mapping[str, Array],
+        present: Mapping[str, Mask],
+        *,
+        of: Callable[[BlockId], BlockId],
+    ) -> Values:
+        """What one branch of a task says; `of` makes its blocks of the shared ones."""
         parts = []
         for modality in have:
-            part = self.sessions[fusion_id(task, modality)]
+            part = self.sessions[of(fusion_id(task, modality))]
             embedding = np.ascontiguousarray(embeddings[modality], np.float32)
             parts.append(dict(zip(part.outputs, part.run({"embedding": embedding}), strict=True)))
         feeds = {
@@ -188,14 +236,15 @@ class OnnxModel:
             "scores": np.stack([part["score"] for part in parts], axis=1),
             "present": np.stack([present[m] for m in have], axis=1),
         }
-        fused = self.sessions[fusion_id(task)].run(feeds)[0]
-        return _first(self.sessions[head_id(task)].run({"fused": fused}))
+        fused = self.sessions[of(fusion_id(task))].run(feeds)[0]
+        return _first(self.sessions[of(head_id(task))].run({"fused": fused}))
 
     def _window(self, modality: str, window: Array) -> Array:
         if window.shape[1:] != self._shapes[modality]:
             time, width = self._shapes[modality]
             raise ValueError(f"windows of {modality}: found {window.shape}, expected (n, {time}, {width})")
-        return window
+        scale = self.numbers.get(scale_id(modality))
+        return window if scale is None else apply_scale(scale, window)
 
     def _modalities_of(self, task: str) -> tuple[str, ...]:
         if fusion_id(task) not in self.sessions or head_id(task) not in self.sessions:
@@ -225,6 +274,16 @@ def _session(
             hint="the gateway sends it if it has it: blossom-aggregator federations add-skeleton",
         )
     return make_session(skeleton, federation.spec[block], tensors, digest=digest, options=options)
+
+
+def _numbers(federation: Federation, block: BlockId, tensors: Tensors) -> Tensors:
+    if block not in federation.spec:
+        raise RemoteError(f"{block}: no block of federation {federation.name}", error_id="block-invalid")
+    wanted = {t.name: t.shape for t in federation.spec[block].tensors}
+    found = {name: values.shape for name, values in tensors.items()}
+    if found != wanted or not all(np.isfinite(values).all() for values in tensors.values()):
+        raise RemoteError(f"{block}: found {found}, expected finite numbers in {wanted}", error_id="block-invalid")
+    return tensors
 
 
 def _rows(present: Mapping[str, Mask]) -> int:

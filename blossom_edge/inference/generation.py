@@ -81,6 +81,20 @@ def own_name(task: str) -> str:
     return f"{task} (own head)"
 
 
+def with_gates(outputs: Mapping[str, Array], gates: Mapping[str, float]) -> dict[str, Array]:
+    """Outputs as `run_model` gives them; of a task with a gate, the own head's is mixed with the shared one's.
+
+    `gate * shared + (1 - gate) * own`, on logits or on values in the task's unit. Where only one of both is there it
+    stays as it is.
+    """
+    found = dict(outputs)
+    for task, gate in gates.items():
+        own = own_name(task)
+        if task in outputs and own in outputs:
+            found[own] = np.asarray(gate * outputs[task] + (1.0 - gate) * outputs[own], np.float32)
+    return found
+
+
 def run_model(
     model: OnnxModel,
     heads: Mapping[str, HeadValues],

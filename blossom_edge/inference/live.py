@@ -173,6 +173,11 @@ class LiveModel:
         self.current = replace(self.current, heads=dict(heads), head_number=number)
         self.folder.sweep()
 
+    def keep_gates(self, gates: Mapping[str, float]) -> None:
+        """Remember how own heads are mixed with shared ones. Raises StorageError (`disk-failed`)."""
+        if dict(gates) != dict(self.folder.state.gates):
+            self.folder.write(replace(self.folder.state, gates=dict(gates)))
+
     def pin(self, key: BlockKey) -> None:
         """The block stays at the version in use.
 

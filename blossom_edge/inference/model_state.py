@@ -56,7 +56,10 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """Everything that model.json says. `number` is that of the newest exchange; `since` its stamp by block."""
+    """Everything that model.json says. `number` is that of the newest exchange; `since` its stamp by block.
+
+    gates: by task with a dual head, the share of the shared head in what a device with an own one says, 0 to 1.
+    """
 
     number: int = 0
     in_use: Kept | None = None
@@ -65,6 +68,7 @@ class ModelState:
     refused: tuple[Refused, ...] = ()
     trial: Trial | None = None
     since: Mapping[BlockKey, str] = field(default_factory=dict)
+    gates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def versions(self) -> Mapping[BlockKey, Used]:
@@ -225,6 +229,7 @@ class ModelState:
             ],
             "trial": None if self.trial is None else {"number": self.trial.number, "boots": list(self.trial.boots)},
             "since": {str(key): stamp for key, stamp in sorted(self.since.items())},
+            **({"gates": dict(sorted(self.gates.items()))} if self.gates else {}),
         }
         return json.dumps(values, indent=1).encode()
 
@@ -250,6 +255,7 @@ def read_state(data: bytes) -> ModelState:
             refused=tuple(map(_refused, values["refused"])),
             trial=None if trial is None else Trial(_count(trial["number"]), tuple(map(_count, trial["boots"]))),
             since={BlockKey.parse(key): _text(stamp) for key, stamp in values["since"].items()},
+            gates={_checked(task, is_name): _share(gate) for task, gate in values.get("gates", {}).items()},
         )
     except (BlossomError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(str(error)) from None
@@ -291,6 +297,12 @@ def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
         raise ValueError(f"{value!r} is no count")
     return value
+
+
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0.0 <= value <= 1.0:
+        raise ValueError(f"{value!r} is no share")
+    return float(value)
 
 
 def _text(value: Any) -> str:

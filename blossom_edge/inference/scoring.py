@@ -26,15 +26,24 @@ def score(name: str, task: Task, outputs: Array, labels: NDArray[Any]) -> dict[s
     count = float(len(wanted))
     if task.type == "classification":
         right = values.argmax(axis=1) == wanted
-        sums = {"loss": _cross_entropy(values, wanted).sum(), "accuracy": right.sum()}
+        sums = {"loss": _cross_entropies(values, wanted).sum(), "accuracy": right.sum()}
     elif task.type == "multilabel":
         exact = ((values > 0) == (wanted > 0.5)).all(axis=1)
-        each = np.maximum(values, 0) - values * wanted + np.log1p(np.exp(-np.abs(values)))
-        sums = {"loss": each.mean(axis=1).sum(), "accuracy": exact.sum()}
+        sums = {"loss": _binary(values, wanted).mean(axis=1).sum(), "accuracy": exact.sum()}
     else:
         error = values[:, 0] - wanted.astype(np.float64)
         sums = {"loss": np.square(error).sum(), "mae": np.abs(error).sum()}
     return {f"{name}.{measure}": Metric(float(total), count) for measure, total in sums.items()}
+
+
+def window_losses(task: Task, outputs: Array, labels: NDArray[Any]) -> NDArray[np.float64]:
+    """(n,) the loss of each window, as `score` sums it; every window must have a label."""
+    values = np.asarray(outputs, np.float64)
+    if task.type == "classification":
+        return _cross_entropies(values, labels)
+    if task.type == "multilabel":
+        return np.asarray(_binary(values, labels).mean(axis=1))
+    return np.asarray(np.square(values[:, 0] - labels.astype(np.float64)))
 
 
 def labelled_rows(labels: NDArray[Any]) -> NDArray[np.bool_]:
@@ -45,7 +54,11 @@ def labelled_rows(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(finite.all(axis=1) if finite.ndim == 2 else finite)
 
 
-def _cross_entropy(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
+def _binary(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
+    return np.asarray(np.maximum(logits, 0) - logits * labels + np.log1p(np.exp(-np.abs(logits))))
+
+
+def _cross_entropies(logits: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     own = np.take_along_axis(shifted, labels[:, None].astype(np.int64), axis=1)[:, 0]
     return np.asarray(np.log(np.exp(shifted).sum(axis=1)) - own)

@@ -7,14 +7,14 @@ the one before it wrote. The results are those of the general way in `chain`; on
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blossom_edge.core.blocks import Array, BlockId
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.spec import encoder_id, fused_width, fusion_id, head_id
+from blossom_edge.federation.spec import encoder_id, fused_width, fusion_id, head_id, own_id, shared_id
 from blossom_edge.inference.runtime import Session
 
 MAX_TAILS = 64
@@ -27,14 +27,21 @@ Call = Callable[[], None]
 class SingleWindow:
     """The bound calls of one model. Safe from several threads, one at a time."""
 
-    def __init__(self, federation: Federation, sessions: Mapping[BlockId, Session], widths: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        federation: Federation,
+        sessions: Mapping[BlockId, Session],
+        widths: Mapping[str, int],
+        gates: Mapping[str, np.float32],
+    ) -> None:
         self._federation = federation
         self._sessions = sessions
+        self._gates = gates
         self._lock = threading.Lock()
         self._windows: dict[str, Values] = {}
         self._embeddings: dict[str, Values] = {}
         self._encoders: dict[str, Call] = {}
-        self._tails: dict[tuple[str, tuple[str, ...]], tuple[tuple[Call, ...], Values]] = {}
+        self._tails: dict[tuple[str, tuple[str, ...]], tuple[tuple[Call, ...], tuple[Values, ...]]] = {}
         for modality, width in widths.items():
             seen = federation.modalities[modality].signal
             window = np.zeros((1, seen.window, seen.width), np.float32)
@@ -66,10 +73,10 @@ class SingleWindow:
             found: dict[str, Values] = {}
             for task, have in wiring.items():
                 tail = self._tails.get((task, have))
-                calls, output = tail if tail is not None else self._tail(task, have)
+                calls, answers = tail if tail is not None else self._tail(task, have)
                 for call in calls:
                     call()
-                found[task] = output.copy()
+                found[task] = mixed(answers, self._gates.get(task)).copy()
             return found
 
     def _encode(self, windows: Mapping[str, Array]) -> None:
@@ -77,22 +84,49 @@ class SingleWindow:
             self._windows[modality][...] = window
             self._encoders[modality]()
 
-    def _tail(self, task: str, have: tuple[str, ...]) -> tuple[tuple[Call, ...], Values]:
-        """The calls from the embeddings of `have` to the output of a task; made once for each combination."""
+    def _tail(self, task: str, have: tuple[str, ...]) -> tuple[tuple[Call, ...], tuple[Values, ...]]:
+        """The calls from the embeddings of `have` to the answers of a task; made once for each combination."""
+        calls, answers = list[Call](), list[Values]()
+        for of in branches(task, self._sessions, self._gates):
+            more, answer = self._branch(task, have, of)
+            calls += more
+            answers.append(answer)
+        if len(self._tails) >= MAX_TAILS:
+            self._tails.clear()
+        self._tails[task, have] = tuple(calls), tuple(answers)
+        return self._tails[task, have]
+
+    def _branch(self, task: str, have: tuple[str, ...], of: Callable[[BlockId], BlockId]) -> tuple[list[Call], Values]:
         width = fused_width(self._federation, task)
         values, scores = np.zeros((1, len(have), width), np.float32), np.zeros((1, len(have)), np.float32)
         fused = np.zeros((1, width), np.float32)
         output = np.zeros((1, self._federation.tasks[task].num_outputs), np.float32)
         calls = [
-            self._sessions[fusion_id(task, m)].bind(
+            self._sessions[of(fusion_id(task, m))].bind(
                 {"embedding": self._embeddings[m]}, {"value": values[:, i], "score": scores[:, i]}
             )
             for i, m in enumerate(have)
         ]
         joined = {"values": values, "scores": scores, "present": np.ones((1, len(have)), np.bool_)}
-        calls.append(self._sessions[fusion_id(task)].bind(joined, {"fused": fused}))
-        calls.append(self._sessions[head_id(task)].bind({"fused": fused}, {"output": output}))
-        if len(self._tails) >= MAX_TAILS:
-            self._tails.clear()
-        self._tails[task, have] = tuple(calls), output
-        return self._tails[task, have]
+        calls.append(self._sessions[of(fusion_id(task))].bind(joined, {"fused": fused}))
+        calls.append(self._sessions[of(head_id(task))].bind({"fused": fused}, {"output": output}))
+        return calls, output
+
+
+def branches(
+    task: str, blocks: Collection[BlockId], gates: Collection[str]
+) -> tuple[Callable[[BlockId], BlockId], ...]:
+    """What makes the blocks of each branch of a task out of the shared ones: the shared branch, and the own one.
+
+    Of a dual head on a fusion that has no copy, both branches go through the one fusion.
+    """
+    if task not in gates:
+        return (shared_id,)
+    return shared_id, lambda block: own_id(block) if own_id(block) in blocks else block
+
+
+def mixed(answers: Sequence[Values], gate: np.float32 | None) -> Values:
+    """`gate * shared + (1 - gate) * own`, or the one answer there is."""
+    if gate is None or len(answers) == 1:
+        return answers[0]
+    return np.asarray(gate * answers[0] + (np.float32(1.0) - gate) * answers[1], np.float32)

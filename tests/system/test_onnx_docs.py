@@ -63,7 +63,9 @@ def _can(federation: Federation, role: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("visibility", ["full", "private-head", "private-head-fusion", "private-encoders"])
+@pytest.mark.parametrize(
+    "visibility", ["full", "dual", "cohort-head-fusion", "private-head", "private-head-fusion", "private-encoders"]
+)
 def test_what_a_role_can_do_is_what_its_table_says(visibility: str) -> None:
     (cells,) = [cells for names, cells in _rows("visibility").items() if f"`{visibility}`" in names]
     federation = load_federation("har", sets=[f"visibility={visibility}"])

@@ -46,10 +46,21 @@ main()
 
 
 @pytest.mark.slow
-def test_no_byte_of_a_private_block_is_heard_at_the_broker_or_stands_in_a_log(place: Place) -> None:
-    ear, rounds = _run(place)
+@pytest.mark.parametrize("sets", [(), ("visibility=dual",)], ids=["private", "dual"])
+def test_no_byte_of_a_private_block_is_heard_at_the_broker_or_stands_in_a_log(
+    place: Place, sets: tuple[str, ...]
+) -> None:
+    ear, rounds = _run(place, *sets)
     needles = _needles_of_rounds(rounds)
     assert len(needles) > 200
+    if sets:  # the private copies are trained, and their shared twins do leave
+        assert {str(block) for block in rounds[-1][1]} == {
+            *("gate/move", "own-fusion/move", "own-fusion/move.accel", "own-fusion/move.gyro", "own-head/move")
+        }
+        before, after = rounds[0][1], rounds[-1][1]
+        for block in map(BlockId.parse, ("own-head/move", "own-fusion/move.accel")):
+            assert any(not np.array_equal(values, before[block][name]) for name, values in after[block].items())
+        assert {"head/move", "fusion/move.accel"} <= {r["block"] for r in place.records() if r["type"] == "accept"}
     spoken = [payload for topic, payload in ear.heard if "/up/" in topic]
     assert len(spoken) > 20
     assert _found(needles, [payload for _, payload in ear.heard]) == []
