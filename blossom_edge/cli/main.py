@@ -20,6 +20,7 @@ program = LazyGroup(
         "why": ("blossom_edge.cli.status:why", "Explain what was refused or held, and the next step."),
         "privacy": ("blossom_edge.cli.privacy:privacy", "Show what leaves this device and what stays."),
         "simulate": ("blossom_edge.cli.simulate:simulate", "Run many devices in this process on a virtual clock."),
+        "experiment": ("blossom_edge.cli.experiment:experiment", "Compare ways of learning on recorded data."),
         "doctor": ("blossom_edge.cli.doctor:doctor", "Prove that this board can do what its profile says."),
         "sensors": ("blossom_edge.cli.sensors:sensors", "Find, watch and calibrate the sensors of this board."),
         "blocks": ("blossom_edge.cli.blocks:blocks", "List, show, roll back and pin the model blocks of this device."),

@@ -239,7 +239,7 @@ class OnnxMember:
         if current is None or not current.heads:
             return ""
         new = any(
-            key.block.kind is BlockKind.ENCODER and current.versions.get(key) != one.used
+            key.block.kind in (BlockKind.ENCODER, BlockKind.SCALE) and current.versions.get(key) != one.used
             for key, one in self._received.items()
         )
         for task in current.heads if new else ():

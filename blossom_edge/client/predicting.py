@@ -129,10 +129,10 @@ class Predictor:
 
 
 def _with_own(used: ModelInUse, task: str) -> dict[str, int]:
-    """What an own head spoke with: the encoders and itself, told as the head; mixed with the shared one, that too."""
+    """What an own head spoke with: encoders, scales and itself, told as the head; mixed with the shared one, all."""
     if used.gates.get(task, 0.0) > 0.0:
         return dict(used.versions)
-    encoders = {block: version for block, version in used.versions.items() if block.startswith("encoder/")}
+    encoders = {b: version for b, version in used.versions.items() if b.startswith(("encoder/", "scale/"))}
     return {**encoders, f"head/{task}": used.own_versions[task]}
 
 

@@ -45,6 +45,9 @@ ERROR_IDS: dict[str, str] = {
     "role-unfit": "a role that can do nothing in this federation",
     "nothing-found": "what was asked for does not exist",
     "demo-failed": "a process of the demo ended before its time",
+    "experiment-invalid": "the file of an experiment breaks a rule, or asks for what its data cannot give",
+    "experiment-changed": "a folder has results of other settings or data",
+    "experiment-failed": "runs of an experiment ended without a result",
     "usage": "the command was called with wrong arguments",
     "unexpected": "a fault in this program",
     # link

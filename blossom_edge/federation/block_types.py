@@ -249,6 +249,16 @@ class Attention:
         return options.width
 
 
+class AttentionSum(Attention):
+    """As `attention`, but the rest adds a bias to the weighted sum instead of norming it: the paper's fusion."""
+
+    name = "attention_sum"
+
+    def rest(self, options: FusionOptions) -> tuple[TensorSpec, ...]:
+        """Tensors of `fusion/TASK`."""
+        return sorted_rows({"bias": (options.width,)})
+
+
 class MlpHead:
     """One hidden layer with ReLU and dropout."""
 
@@ -265,7 +275,7 @@ class MlpHead:
 ENCODERS: Mapping[str, EncoderType] = {
     t.name: t for t in (Conv1dGru(), MlpEncoder(), Conv2d(), ImageCnn(), LogmelCnn(), GruEncoder())
 }
-FUSIONS: Mapping[str, FusionType] = {t.name: t for t in (Concat(), Attention())}
+FUSIONS: Mapping[str, FusionType] = {t.name: t for t in (Concat(), Attention(), AttentionSum())}
 HEADS: Mapping[str, HeadType] = {t.name: t for t in (MlpHead(), MlpNormHead())}
 
 

@@ -44,6 +44,7 @@ from blossom_edge.inference.bundle_tensors import (
     unpack_block,
     unpack_head,
 )
+from blossom_edge.inference.features import can_embed
 from blossom_edge.inference.head_values import MAX_HEAD_BYTES, HeadValues, head_to_bytes
 from blossom_edge.inference.sealed_zip import EXPORT_AGAIN, MAX_FILE_BYTES, SealedZip, invalid, write_sealed
 
@@ -173,8 +174,8 @@ def read_bundle(source: Path | bytes, *, name: str = "") -> Bundle:
 
 
 def head_modalities(federation: Federation, task: str, blocks: Collection[BlockId]) -> tuple[str, ...]:
-    """The modalities whose embeddings an own head of `task` sees, sorted: the task's own that have an encoder here."""
-    return tuple(m for m in federation.task_modalities(task) if encoder_id(m) in blocks)
+    """The modalities whose embeddings an own head of `task` sees, sorted: the task's own that these blocks embed."""
+    return tuple(m for m in federation.task_modalities(task) if can_embed(federation, blocks, m))
 
 
 def bundle_summary(bundle: Bundle) -> list[str]:

@@ -29,6 +29,7 @@ from blossom_edge.federation.spec import (
     scale_id,
     zero_filled,
 )
+from blossom_edge.inference.features import can_embed
 from blossom_edge.inference.runtime import CPU, DEFAULT_OPTIONS, RuntimeOptions, Session, make_session
 from blossom_edge.inference.single import MAX_TAILS, SingleWindow, branches, mixed
 
@@ -42,9 +43,10 @@ Values = NDArray[np.float32]
 class OnnxModel:
     """The given blocks of a federation, wired.
 
-    A modality counts for a task when its encoder and its part of the task's fusion are both here; a task is served
-    when its fusion, its head and at least one such modality are. Encoders alone serve no task, and embed. `numbers` are
-    the blocks that are no graph: gates and scales.
+    A modality counts for a task when its encoder and its part of the task's fusion are both here, and its scale where
+    the federation agrees on one; a task is served when its fusion, its head and at least one such modality are.
+    Encoders alone serve no task, and embed. `numbers` are the blocks that are no graph: gates and scales. A scale that
+    no round has settled changes nothing, as where blocks are trained.
     """
 
     def __init__(
@@ -54,12 +56,12 @@ class OnnxModel:
         self.federation = federation
         self.numbers: Mapping[BlockId, Tensors] = MappingProxyType(dict(sorted(numbers.items())))
         self.sessions: Mapping[BlockId, Session] = MappingProxyType(dict(sorted(sessions.items())))
-        self._wiring = {t: have for t in sorted(federation.tasks) if (have := self._modalities_of(t))}
         self._widths = {
             m: embedding_width(federation, encoder_id(m))
             for m in sorted(federation.modalities)
-            if encoder_id(m) in sessions
+            if can_embed(federation, self.blocks, m)
         }
+        self._wiring = {t: have for t in sorted(federation.tasks) if (have := self._modalities_of(t))}
         signals = {m: federation.modalities[m].signal for m in self._widths}
         self._shapes = {m: (signal.window, signal.width) for m, signal in signals.items()}
         self._units = {t: (s.spread, s.mean) for t, s in federation.tasks.items() if s.type == "regression"}
@@ -126,7 +128,7 @@ class OnnxModel:
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """The modalities that have an encoder here, sorted."""
+        """The modalities that are embedded here, sorted."""
         return tuple(Modality(m) for m in self._widths)
 
     @property
@@ -252,7 +254,7 @@ class OnnxModel:
         return tuple(
             m
             for m in self.federation.task_modalities(task)
-            if encoder_id(m) in self.sessions and fusion_id(task, m) in self.sessions
+            if m in self._widths and fusion_id(task, m) in self.sessions
         )
 
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blossom_edge.core.blocks import Array
+from blossom_edge.core.blocks import Array, BlockId
+from blossom_edge.federation.schema import Federation
+from blossom_edge.federation.spec import encoder_id, scale_id
+
+
+def can_embed(federation: Federation, blocks: Collection[BlockId], modality: str) -> bool:
+    """Whether these blocks embed a modality: its encoder is here, and its scale where the federation agrees on one.
+
+    An encoder that was trained on scaled windows says nothing of others, so it does not run without its scale.
+    """
+    scale = scale_id(modality)
+    return encoder_id(modality) in blocks and (scale in blocks or scale not in federation.spec)
 
 
 def head_features(

@@ -61,8 +61,19 @@ class AttentionPart(nn.Module):
         return self.projection(embedding), self.score(embedding).squeeze(1)
 
 
+def weighted_sum(values: Tensor, scores: Tensor, present: Tensor) -> Tensor:
+    """Softmax over the scores of the present modalities, and the sum of their values so weighted: (batch, width).
+
+    values (batch, modality, width), scores and present (batch, modality). A row without any modality gives zeros.
+    """
+    low = torch.finfo(scores.dtype).min  # not -inf: a row without any modality would become NaN
+    weights = torch.softmax(scores.masked_fill(~present, low), dim=1)
+    kept = values.masked_fill(~present.unsqueeze(2), 0.0)
+    return (weights.unsqueeze(2) * kept).sum(dim=1)
+
+
 class AttentionRest(nn.Module):
-    """Softmax over the scores of the present modalities, weighted sum of their projections, layer norm."""
+    """The weighted sum of the present modalities' projections, then a layer norm."""
 
     def __init__(self, options: FusionOptions) -> None:
         super().__init__()
@@ -70,14 +81,31 @@ class AttentionRest(nn.Module):
 
     def forward(self, values: Tensor, scores: Tensor, present: Tensor) -> Tensor:
         """Values (batch, modality, width), scores and present (batch, modality) -> (batch, width)."""
-        low = torch.finfo(scores.dtype).min  # not -inf: a row without any modality would become NaN
-        weights = torch.softmax(scores.masked_fill(~present, low), dim=1)
-        kept = values.masked_fill(~present.unsqueeze(2), 0.0)
-        result: Tensor = self.norm((weights.unsqueeze(2) * kept).sum(dim=1))
+        result: Tensor = self.norm(weighted_sum(values, scores, present))
         return result
 
 
-PART_MODULES: dict[str, Callable[..., nn.Module]] = {"concat": ConcatPart, "attention": AttentionPart}
+class AttentionSumRest(nn.Module):
+    """The weighted sum of the present modalities' projections, and a bias, as in the paper (arXiv:2603.27552)."""
+
+    def __init__(self, options: FusionOptions) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(options.width))
+
+    def forward(self, values: Tensor, scores: Tensor, present: Tensor) -> Tensor:
+        """Values (batch, modality, width), scores and present (batch, modality) -> (batch, width)."""
+        return self.bias + weighted_sum(values, scores, present)
+
+
+PART_MODULES: dict[str, Callable[..., nn.Module]] = {
+    "concat": ConcatPart,
+    "attention": AttentionPart,
+    "attention_sum": AttentionPart,
+}
 """The modules of a `fusion/TASK.MODALITY`, by the fusion's type: called with the options and `embedding=`."""
-REST_MODULES: dict[str, Callable[..., nn.Module]] = {"concat": ConcatRest, "attention": AttentionRest}
+REST_MODULES: dict[str, Callable[..., nn.Module]] = {
+    "concat": ConcatRest,
+    "attention": AttentionRest,
+    "attention_sum": AttentionSumRest,
+}
 """The modules of a `fusion/TASK`: called with the options."""

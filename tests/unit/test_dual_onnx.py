@@ -115,7 +115,7 @@ def test_an_agreed_scale_is_used_where_blocks_run_without_torch() -> None:
     blocks[scale] = {name: np.array(values, np.float32) for name, values in figures.items()}
     chain = OnnxModel.build(federation, blocks, SkeletonSet().get)
     plain = {block: tensors for block, tensors in blocks.items() if block != scale}
-    unscaled = OnnxModel.build(federation, plain, SkeletonSet().get)
+    unscaled = OnnxModel.build(load_federation("har", sets=["visibility=full"]), plain, SkeletonSet().get)
     for num in (1, 5):
         inputs, present = windows_of(federation, num)
         by_hand = {**inputs, "accel": apply_scale(blocks[scale], inputs["accel"])}
