@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from aggregator.round_state import RoundState, may_enter
 from aggregator.rounds import OpenRound, Phase, Running, key_of
 from blossom_edge.codec import messages
-from blossom_edge.core.blocks import BlockKey
+from blossom_edge.core.blocks import BlockKey, BlockKind
 from blossom_edge.core.names import DeviceId
 
 NORM_HISTORY_MIN = 8
@@ -67,7 +67,7 @@ def judge(
 def judge_norm(state: RoundState, key: BlockKey, norm: float) -> Refused | None:
     """Refuse an update that is far longer than the accepted ones of its block, and than a quiet one."""
     history = sorted(state.norms.get(key, ()))
-    if len(history) < NORM_HISTORY_MIN:
+    if len(history) < NORM_HISTORY_MIN or key.block.kind is BlockKind.SCALE:  # a measurement: its two steps differ
         return None
     quiet = QUIET_RMS * math.sqrt(state.spec[key.block].num_values)
     median = history[len(history) // 2]

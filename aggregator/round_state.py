@@ -14,6 +14,7 @@ from aggregator.rounds import Member, OpenRound, Outcome, Phase, Running, Versio
 from blossom_edge.core.blocks import BlockKey, BlockKind, BlockSpec, Visibility
 from blossom_edge.core.metrics import Metric, MetricSums
 from blossom_edge.core.names import DeviceId
+from blossom_edge.core.scale import STEPS
 from blossom_edge.federation.schema import Federation
 
 NORM_HISTORY = 32
@@ -71,9 +72,9 @@ class RoundState:
         return self.owned_keys(member.modalities, member.tasks)
 
     def to_plan(self, devices: Iterable[DeviceId]) -> list[BlockKey]:
-        """What a round of these devices is about, sorted: all that they share, but of agreed scales only new ones."""
+        """What a round of these devices is about, sorted: all that they share, but no scale that is settled."""
         keys = {key for device in devices for key in self.keys_of(self.members[device])}
-        return sorted(k for k in keys if k.block.kind is not BlockKind.SCALE or self.version(k).number == 0)
+        return sorted(k for k in keys if k.block.kind is not BlockKind.SCALE or self.version(k).number < STEPS)
 
     def owners(self, key: BlockKey) -> list[DeviceId]:
         """Known devices that train a block, in id order; those that only use it are not among them."""

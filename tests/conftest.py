@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; must be set before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 try:
     import hypothesis
 except ImportError:  # the tests that need it skip themselves

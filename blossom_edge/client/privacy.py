@@ -114,7 +114,8 @@ def _training(federation: Federation, blocks: DeviceBlocks) -> tuple[Leaving, ..
     scales = [str(key) for key in blocks.shared if key.block.kind is BlockKind.SCALE]
     measured = Leaving(
         "channel figures",
-        f"mean and mean square of each channel over own labelled windows, once: {', '.join(scales)}",
+        "of each channel the mean and the mean squared distance from all devices' mean, over own labelled windows, in "
+        f"its first two rounds: {', '.join(scales)}",
         "offer, chunk",
         f"{GATEWAY}; the mean over {cohort} or more owners: {ALL}",
         'normalise = "unit" in the federation',

@@ -18,7 +18,7 @@ def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors
 
     Uniform in +-1/sqrt(inputs) of the layer (of a GRU: +-1/sqrt(hidden)), as torch does by default; a norm (`norm`,
     `norm.0`, ...) starts at weight 1 and bias 0, a bias without a weight (of a concat fusion) at 0, a gate in the
-    middle, an agreed scale at mean 0 and square 1. Each tensor has a Philox stream of its own, keyed by SHA-256 of
+    middle, an agreed scale at mean 0 and variance 1. Each tensor has a Philox stream of its own, keyed by SHA-256 of
     digest, seed, block and tensor; its raw words do not change between numpy versions.
     """
     shapes = {t.name: t.shape for t in spec.tensors}
@@ -27,7 +27,7 @@ def initial_block(spec: BlockSpec, federation_digest: str, seed: int) -> Tensors
     return {name: _tensor(name, shapes, f"{federation_digest}\n{seed}\n{spec.id}\n{name}") for name in shapes}
 
 
-_FIXED = {"gate": 0.5, "known": 0.0, "mean": 0.0, "square": 1.0}
+_FIXED = {"gate": 0.5, "known": 0.0, "mean": 0.0, "variance": 1.0}
 """Of blocks that are not layers."""
 
 

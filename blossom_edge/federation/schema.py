@@ -55,7 +55,7 @@ class FederationModality(_Part):
 
     `shape` is that of one sample of one channel: () for a number, (96, 96) for an image, (40,) for a spectrum. A window
     is (window, width); in a sample the channel runs fastest: an image with channels r, g, b is H, W, C in row order.
-    `normalise` agreed: over that, channel means and variances that the owners' devices sum up in their first round.
+    `normalise` agreed: over that, channel means and variances that its owners settle in two rounds.
     """
 
     channels: Annotated[tuple[FederationChannel, ...], Field(strict=False, min_length=1, max_length=256)]

@@ -111,7 +111,7 @@ def _encoders(federation: Federation) -> Iterator[BlockSpec]:
         yield _block(federation, block, kind.name, tensors, options, modality=Modality(name))
         if modality.normalise == "agreed":
             channels = len(modality.channels)
-            rows = (TensorSpec("known", (1,)), TensorSpec("mean", (channels,)), TensorSpec("square", (channels,)))
+            rows = (TensorSpec("known", (1,)), TensorSpec("mean", (channels,)), TensorSpec("variance", (channels,)))
             yield BlockSpec(scale_id(name), "scale", rows, modality=Modality(name))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from blossom_edge.core.blocks import BlockId, BlockKind, BlockSpec, Tensors
 from blossom_edge.core.errors import SpecMismatch
 from blossom_edge.core.names import TaskName
-from blossom_edge.core.scale import SMALLEST
+from blossom_edge.core.scale import SMALLEST, STEPS
 from blossom_edge.core.training import Blocks
 from blossom_edge.federation.block_types import find_type
 from blossom_edge.federation.initial import initial_block
@@ -53,13 +53,14 @@ class Scale(nn.Module):
         super().__init__()
         self.known = nn.Parameter(torch.zeros(1), requires_grad=False)
         self.mean = nn.Parameter(torch.zeros(num_channels), requires_grad=False)
-        self.square = nn.Parameter(torch.ones(num_channels), requires_grad=False)
+        self.variance = nn.Parameter(torch.ones(num_channels), requires_grad=False)
 
     def forward(self, window: Tensor) -> Tensor:
-        """(batch, time, width), the channel running fastest -> the same shape."""
+        """(batch, time, width), the channel running fastest -> the same shape; as it is until the scale is settled."""
+        settled = (self.known > STEPS - 0.5).float()
+        spread = (self.variance * settled + (1 - settled)).clamp(min=SMALLEST**2).sqrt()
         repeats = window.shape[2] // self.mean.shape[0]
-        spread = (self.square.double() - self.mean.double().square()).clamp(min=SMALLEST**2).sqrt().float()
-        return (window - self.mean.repeat(repeats)) / spread.repeat(repeats)
+        return (window - (self.mean * settled).repeat(repeats)) / spread.repeat(repeats)
 
 
 class BlockModel(nn.Module):

@@ -1,26 +1,32 @@
-"""A device's own figures for scales that its federation has not agreed on yet. Never decides which those are."""
+"""A device's own figures for scales that its federation has not settled yet. Never decides which those are."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
-from blossom_edge.core.blocks import Array, BlockId, BlockKind
-from blossom_edge.core.scale import is_known, measure_scale
+from blossom_edge.core.blocks import BlockId, BlockKind, Tensors
+from blossom_edge.core.scale import is_known, next_scale, own_scale
 from blossom_edge.core.training import Blocks
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Figures of one modality: those to normalise by until all agree, and what the device adds to the agreement."""
+
+    own: Tensors
+    added: Tensors
+    num_windows: int
+
+
 def measured_scales(
     federation: Federation, blocks: Blocks, windows: WindowSet, tasks: tuple[str, ...]
-) -> dict[BlockId, tuple[Mapping[str, Array], int]]:
-    """Values and number of windows of every scale among `blocks` that is not known, over the labelled windows.
-
-    Until all agree, the device normalises by them; they are also what it adds to the agreement.
-    """
-    found: dict[BlockId, tuple[Mapping[str, Array], int]] = {}
+) -> dict[BlockId, Measured]:
+    """The figures of every scale among `blocks` that is not settled, over the labelled windows."""
+    found: dict[BlockId, Measured] = {}
     for block, values in blocks.items():
         modality = block.name
         if block.kind is not BlockKind.SCALE or is_known(values) or modality not in windows.inputs:
@@ -29,6 +35,7 @@ def measured_scales(
         labelled = np.logical_or.reduce([np.zeros(len(windows), np.bool_), *(windows.labelled(t) for t in using)])
         rows = np.flatnonzero(labelled & windows.present[modality])
         if len(rows):
+            own = windows.inputs[modality][rows]
             channels = len(federation.modalities[modality].channels)
-            found[block] = (measure_scale(windows.inputs[modality][rows], channels), len(rows))
+            found[block] = Measured(own_scale(own, channels), next_scale(values, own), len(rows))
     return found

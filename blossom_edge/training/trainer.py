@@ -26,7 +26,7 @@ from blossom_edge.training.compute import choose_device, set_threads
 from blossom_edge.training.losses import gate_losses, score_sums, training_loss
 from blossom_edge.training.optimizers import Named, keep_state, make_optimizer
 from blossom_edge.training.regularisers import add_pull, drop_modalities, pulled_to_start
-from blossom_edge.training.scaling import measured_scales
+from blossom_edge.training.scaling import Measured, measured_scales
 
 EVALUATION_BATCH = 256
 _NOT_TRAINED = (BlockKind.GATE, BlockKind.SCALE)
@@ -168,9 +168,10 @@ class TorchTrainer:
                 num_steps += 1
         counts = count_samples(tuple(model.specs.values()), stacked, seen)
         counts |= {b: 0 for b in model.specs if b.kind in _NOT_TRAINED}
-        counts |= {gate_id(task): stacked.num_windows - len(learn) for task in gates} | scales
+        counts |= {gate_id(task): stacked.num_windows - len(learn) for task in gates}
+        counts |= {block: one.num_windows for block, one in scales.items()}
         trained = [b for b in model.specs if b not in frozen and counts[b] > 0]
-        values = {b: model.values(b) for b in trained}
+        values = {b: scales[b].added if b in scales else model.values(b) for b in trained}
         self._check_finite(values, round_number)
         return TrainResult(
             blocks=values,
@@ -187,13 +188,13 @@ class TorchTrainer:
         self._model.load(blocks)
         return self._model
 
-    def _measure(self, model: BlockModel, blocks: Blocks) -> dict[BlockId, int]:
-        """Put the own figures into scales that nobody agreed on yet; by scale, how many windows they are of."""
+    def _measure(self, model: BlockModel, blocks: Blocks) -> dict[BlockId, Measured]:
+        """Put the own figures into scales that nobody agreed on yet; what was measured, by scale."""
         if not any(block.kind is BlockKind.SCALE for block in model.specs):
             return {}
         found = measured_scales(self._federation, blocks, self._train(), self._tasks)
-        model.load({block: values for block, (values, _) in found.items()})
-        return {block: count for block, (_, count) in found.items()}
+        model.load({block: one.own for block, one in found.items()})
+        return found
 
     def _choose_gates(self, model: BlockModel) -> dict[TaskName, float]:
         """Put the gate of every task with dual blocks where the validation windows want it; by task."""

@@ -19,7 +19,8 @@ READING = {
         "demo", "label", "status", "why", "privacy", "simulate", "version", "export",
         "sensors find", "sensors watch", "sensors calibrate",
         "profiles list", "profiles show", "profiles validate", "profiles detect", "profiles schema", "profiles new",
-        "data list", "data fetch", "experiment run", "experiment list", "experiment report", "doctor", "infer", "blocks list", "blocks show", "blocks rollback", "blocks pin",
+        "data list", "data fetch", "experiment run", "experiment list", "experiment report",
+        "doctor", "infer", "blocks list", "blocks show", "blocks rollback", "blocks pin",
     },
     "blossom-aggregator": {"plan", "status", "why", "federations list", "federations show", "federations validate"},
 }  # fmt: skip

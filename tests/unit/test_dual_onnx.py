@@ -110,7 +110,7 @@ def test_an_agreed_scale_is_used_where_blocks_run_without_torch() -> None:
     federation = load_federation("har", sets=["visibility=full", "modalities.accel.normalise=agreed"])
     scale = BlockId.parse("scale/accel")
     assert scale in used_blocks(federation, BOTH, (), "infer")
-    figures = {"known": [1.0], "mean": [1.0, -2.0, 0.5], "square": [5.0, 4.25, 9.25]}  # spreads 2, 0.5 and 3
+    figures = {"known": [2.0], "mean": [1.0, -2.0, 0.5], "variance": [4.0, 0.25, 9.0]}
     blocks = {s.id: initial_block(s, federation.digest, 3) for s in federation.spec.blocks}
     blocks[scale] = {name: np.array(values, np.float32) for name, values in figures.items()}
     chain = OnnxModel.build(federation, blocks, SkeletonSet().get)

@@ -20,7 +20,7 @@ from blossom_edge.client.onnx_member import OnnxMember
 from blossom_edge.client.roles import used_blocks
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.blocks import Array, BlockId, BlockKey, Tensors
-from blossom_edge.core.scale import is_known, measure_scale
+from blossom_edge.core.scale import is_known, own_scale
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.load import load_federation
@@ -36,7 +36,7 @@ from firmware_profiles.loading import load_profile
 
 AGREED = (
     *("modalities.accel.normalise=agreed", "modalities.gyro.normalise=agreed"),
-    *("rounds.min_devices=2", "schedule.stop_rounds=1"),
+    *("rounds.min_devices=2", "schedule.stop_rounds=2"),
 )
 FEDERATION = load_federation("har", sets=["visibility=full", *AGREED])
 HEAD_AT_HOME = load_federation("har", sets=["visibility=private-head-fusion", *AGREED])
@@ -65,7 +65,7 @@ def windows_of(num: int, *, seed: int = 1, federation: Federation = FEDERATION) 
 def blocks_of(federation: Federation = FEDERATION, *, settled: bool = True) -> dict[BlockId, Tensors]:
     found = {s.id: initial_block(s, federation.digest, 3) for s in federation.spec.blocks}
     inputs, _ = windows_of(50, seed=9, federation=federation)
-    scales = {b: measure_scale(inputs[b.name], 3) for b in (ACCEL, GYRO)} if settled else {}
+    scales = {b: own_scale(inputs[b.name], 3) for b in (ACCEL, GYRO)} if settled else {}
     return {**found, **scales}
 
 
@@ -251,7 +251,7 @@ def test_a_device_that_only_infers_says_what_torch_says_of_a_federation_that_agr
     for prediction, row in zip(predictions, shares, strict=True):
         assert prediction.confidence == pytest.approx(row.max(), abs=1e-5)
         assert row[classes.index(prediction.labels[0])] == pytest.approx(row.max(), abs=1e-5)
-        assert prediction.versions["scale/accel"] == 1
+        assert prediction.versions["scale/accel"] == 2
 
 
 def test_a_bundle_holds_the_scales_with_their_versions() -> None:
