@@ -94,10 +94,19 @@ def plant_key(path: Path, seed: int, name: str) -> None:
 
 
 class World:
-    """One simulated federation; `folder` takes what gateway and devices keep on disk, `seed` gives their keys."""
+    """One simulated federation; `folder` takes what gateway and devices keep on disk, `seed` gives their keys.
+
+    retention_rounds: for so many rounds the gateway keeps updates and versions; 0: for all.
+    """
 
     def __init__(
-        self, federation: Federation, devices: Sequence[SimulatedDevice], folder: Path, *, seed: int = 0
+        self,
+        federation: Federation,
+        devices: Sequence[SimulatedDevice],
+        folder: Path,
+        *,
+        seed: int = 0,
+        retention_rounds: int = 0,
     ) -> None:
         self.clock = VirtualClock()
         self.broker = LoopbackBroker()
@@ -107,7 +116,9 @@ class World:
         self._seed = seed
         plant_key(folder / "gateway" / GATEWAY_KEY_FILE, seed, "gateway")
         self.truth = open_truth(folder / "gateway", federation)
-        self.service = Service(self.truth, self.broker.link("gateway"), clock=self.clock)
+        self.service = Service(
+            self.truth, self.broker.link("gateway"), clock=self.clock, retention_rounds=retention_rounds
+        )
         for device in devices:
             self.join(device)
 

@@ -16,7 +16,7 @@ ALLOWED: dict[str, str] = {
     "blossom_edge/testing/fake_iio_device.py": "makes a tree like /sys and FIFOs for tests",
     "blossom_edge/testing/processes.py": "keeps the output of a test's programs in files of the test",
     "blossom_edge/testing/fake_serial.py": "sends lines into a pseudo terminal",
-    "blossom_edge/simulation/experiments/processes.py": "keeps what a worker says of its fault, in a file without a name",
+    "blossom_edge/simulation/experiments/processes.py": "keeps a worker's last words in a file without a name",
 }
 """Path of a module -> why it may write by itself: exports that a user asked for, log handlers."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -93,3 +94,16 @@ def test_dropout_drops_by_the_probability_and_equal_seeds_give_equal_masks() -> 
     dropped = float((first[0] == 0).double().mean())
     assert abs(dropped - 0.1) < 4 * (0.1 * 0.9 / 9900) ** 0.5  # four spreads of the mean of 9900 coins
     assert float(first[0].max()) == pytest.approx(1 / 0.9)
+
+
+def test_equal_rounds_of_the_quick_path_give_equal_bits_with_dropout_on() -> None:
+    from small_model import make_windows, raw, run, small, trainer_of
+
+    sets = [
+        f"blocks.encoder/{m}={{type='conv1d_gru', channels=[4, 6], hidden=5, dropout=0.5}}" for m in ("accel", "gyro")
+    ]
+    federation, windows = small(*sets), make_windows(np.arange(21, dtype=np.int64) % 7)
+    first, second = (raw(run(federation, trainer_of(federation, windows)).blocks) for _ in range(2))
+    other = raw(run(federation, trainer_of(federation, windows), round_number=2).blocks)
+    assert first == second
+    assert first != other

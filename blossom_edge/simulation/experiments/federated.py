@@ -14,6 +14,8 @@ from blossom_edge.simulation.experiments.client import ExperimentClient
 from blossom_edge.simulation.world import SimulatedDevice, World
 
 LONGEST_S = 1e9
+KEPT_ROUNDS = 2
+"""What older rounds left is dropped: sixty rounds of ten devices would be half a gigabyte of memory."""
 
 
 def federated(bench: Bench, folder: Path) -> dict[str, Outcome]:
@@ -29,7 +31,7 @@ def federated(bench: Bench, folder: Path) -> dict[str, Outcome]:
         for seat in bench.division.seats
     }
     first = [device for name, device in devices.items() if name not in waiting]
-    world = World(bench.federation, first, folder, seed=bench.seed)
+    world = World(bench.federation, first, folder, seed=bench.seed, retention_rounds=KEPT_ROUNDS)
 
     def over(running: World) -> bool:
         number = running.truth.machine.state.round
