@@ -20,6 +20,8 @@ ARGS ?=
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
+# a worker per core, at most 4; ARGS="-n 0" runs everything in one process, as a debugger wants it
+WORKERS := -n auto --maxprocesses 4 --dist worksteal
 NOT_FAST := not slow and not chaos and not browser and not hardware and not gpu and not soak
 
 # settings of the caller that would send packages or imports somewhere else
@@ -47,7 +49,7 @@ demo: $(VENV)/.demo ## run a whole federation on this machine
 	@$(VENV)/bin/blossom-edge demo $(ARGS)
 
 test: $(VENV)/.dev ## run the fast tests
-	@$(PY) -m pytest -q -m "$(NOT_FAST)" $(ARGS)
+	@$(PY) -m pytest -q -m "$(NOT_FAST)" $(WORKERS) $(ARGS)
 
 lint: $(VENV)/.dev ## check format, style, types and import contracts
 	@$(PY) -m ruff format --check .

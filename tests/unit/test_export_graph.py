@@ -174,7 +174,7 @@ def test_random_weights_are_the_same_for_the_same_seed_and_of_the_size_of_traine
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_package_data_are_what_an_export_gives_now(tmp_path: Path) -> None:
     for _, size, error in write_presets(tmp_path):
         assert (size < 8192, error <= LARGEST_ERROR) == (True, True)
