@@ -24,7 +24,7 @@ from aggregator.averaging import WeightedMean
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.console.output import Output
 from blossom_edge.core.blocks import BlockId, Tensors
-from blossom_edge.core.gate import GATES, MIDDLE, choose_gate, validation_rows
+from blossom_edge.core.gate import GATES, MIDDLE, ValidationWindows, choose_gate
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.datasets.dataset import Dataset
 from blossom_edge.datasets.readers import read_dataset
@@ -208,7 +208,7 @@ def main() -> None:
                 for seed in range(args.seeds):
                     federation, devices = learn(dataset, split=split, windows=windows, seed=seed, rounds=args.rounds)
                     for device in devices:
-                        rows = np.flatnonzero(validation_rows(len(device.train)))
+                        rows = np.flatnonzero(ValidationWindows().rows(device.train.times))
                         choosing = device.train.take(rows)
                         losses = losses_of(branches(federation, device, choosing), choosing.labels["task"])
                         answers = branches(federation, device, device.test)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -98,14 +99,18 @@ class Voice:
         num_windows: int = 0,
         num_steps: int = 0,
     ) -> messages.State:
-        """What the device does in a round, and the score of the model it received."""
+        """What the device does in a round, and the score of the model it received.
+
+        A measure that is not finite, because somebody's values are enormous, is left out: the wire refuses it.
+        """
+        sums = {name: m for name, m in sorted(score.items()) if math.isfinite(m.total)}
         return messages.State(
             epoch=self.epoch,
             round=round_number,
             phase=phase,
             reason=reason[:500],
             present=tuple(sorted(present)),
-            score={name: messages.MetricSum(total=m.total, count=m.count) for name, m in sorted(score.items())},
+            score={name: messages.MetricSum(total=m.total, count=m.count) for name, m in sums.items()},
             num_windows=num_windows,
             num_steps=num_steps,
             sequence=self.next_sequence(),

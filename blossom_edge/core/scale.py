@@ -19,7 +19,7 @@ from blossom_edge.core.blocks import Array, Tensors
 STEPS = 2
 """Versions until a scale is settled."""
 SMALLEST = 1e-6
-"""A channel that hardly moves is divided by no less than this, in its unit's spread."""
+"""A channel whose spread is not above this stood still: it is divided by 1, or its first move would be enormous."""
 
 
 def is_known(scale: Tensors) -> bool:
@@ -58,8 +58,9 @@ def apply_scale(scale: Tensors, windows: Array) -> Array:
 
 
 def mean_and_spread(scale: Mapping[str, Array]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each channel of a settled scale, (channels,) float32."""
-    spread = np.sqrt(np.maximum(scale["variance"].astype(np.float64), SMALLEST**2))
+    """Mean and standard deviation of each channel of a settled scale, (channels,) float32; 1 where it stood still."""
+    variance = scale["variance"].astype(np.float64)
+    spread = np.sqrt(np.where(variance > SMALLEST**2, variance, 1.0))
     return scale["mean"].astype(np.float32), spread.astype(np.float32)
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _SHARE_RULES = ("trimmed-mean", "multi-krum")
 _ADAPTIVE = ("adam", "yogi", "adagrad")
 _ROUNDING = 1e-9
+_MOST_UPDATES = 1 << 16
+"""More devices than one gateway has: a share just above a half would ask for endlessly many, and take as long."""
 _OPTIMIZER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "server_momentum": ("avgm", "adam", "yogi"),
     "server_beta2": ("adam", "yogi"),
@@ -40,8 +42,8 @@ def updates_needed(rule: str, num_updates: int, trusted_share: float) -> int:
         return max(3, num_updates)
     if rule == "multi-krum":
         needed = num_updates
-        while needed < 2 * num_bad(needed, trusted_share) + 3:
-            needed += 1
+        while needed < (least := 2 * num_bad(needed, trusted_share) + 3) and needed < _MOST_UPDATES:
+            needed = least  # f never falls as updates are added, so nothing between them would do
         return needed
     return num_updates
 

@@ -58,7 +58,8 @@ class Scale(nn.Module):
     def forward(self, window: Tensor) -> Tensor:
         """(batch, time, width), the channel running fastest -> the same shape; as it is until the scale is settled."""
         settled = (self.known > STEPS - 0.5).float()
-        spread = (self.variance * settled + (1 - settled)).clamp(min=SMALLEST**2).sqrt()
+        moves = (self.variance > SMALLEST**2).float() * settled
+        spread = (self.variance * moves + (1 - moves)).sqrt()
         repeats = window.shape[2] // self.mean.shape[0]
         return (window - (self.mean * settled).repeat(repeats)) / spread.repeat(repeats)
 

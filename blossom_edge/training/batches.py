@@ -24,7 +24,7 @@ class Stacked:
     """The windows that a device can learn from: labelled for a task, with a modality of that task present.
 
     inputs (n, time, channel), present (n,) and labels (n, ...) lie on the compute device; `has` and `used` are the
-    same masks as present and "counts for the task", on the CPU for counting.
+    same masks as present and "counts for the task", on the CPU for counting; times (n,) are those of `WindowSet`.
     """
 
     inputs: Mapping[str, Tensor]
@@ -32,6 +32,7 @@ class Stacked:
     labels: Mapping[str, Tensor]
     has: Mapping[str, Mask]
     used: Mapping[str, Mask]
+    times: NDArray[np.float64]
     num_windows: int
 
 
@@ -48,6 +49,7 @@ def stack(windows: WindowSet, wiring: Mapping[str, Sequence[str]], device: torch
         labels={t: _tensor(_label(windows.labels[t][keep]), device) for t in used},
         has=has,
         used={t: mask[keep] for t, mask in used.items()},
+        times=windows.times[keep],
         num_windows=len(keep),
     )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blossom_edge.core.blocks import Array, BlockId, BlockKind, Visibility
 from blossom_edge.core.errors import BlossomError
-from blossom_edge.core.gate import choose_gate, validation_rows
+from blossom_edge.core.gate import ValidationWindows, choose_gate
 from blossom_edge.core.metrics import Metric, MetricSums
 from blossom_edge.core.names import TaskName
 from blossom_edge.core.rounds import LocalTraining
@@ -64,6 +64,7 @@ class TorchTrainer:
         self.num_threads = set_threads(threads)
         plural = "" if self.num_threads == 1 else "s"
         self.compute_note = where if self._device.type == "cuda" else f"{where}, {self.num_threads} thread{plural}"
+        self._validation = ValidationWindows()
         self._model: BlockModel | None = None
         self._stacked: dict[str, tuple[WindowSet, BlockModel, Stacked]] = {}
 
@@ -136,7 +137,7 @@ class TorchTrainer:
         if stacked.num_windows == 0 or not named:
             return TrainResult({}, {}, 0, {}, dict(optimizer))
         gates = self._choose_gates(model)
-        learn = np.flatnonzero(~validation_rows(stacked.num_windows)) if gates else np.arange(stacked.num_windows)
+        learn = np.flatnonzero(~self._validation.rows(stacked.times)) if gates else np.arange(stacked.num_windows)
         private = [row for row in named if model.specs[row[0]].visibility is Visibility.PRIVATE]
         at_home = {str(block) for block, _, _ in private}
         kept = {key: values for key, values in optimizer.items() if key.partition(":")[0] in at_home}
@@ -205,7 +206,7 @@ class TorchTrainer:
         losses: dict[TaskName, list[np.ndarray[Any, np.dtype[np.float64]]]] = {task: [] for task in tasks}
         model.eval()
         with torch.inference_mode():
-            for rows in _in_order(np.flatnonzero(validation_rows(stacked.num_windows))):
+            for rows in _in_order(np.flatnonzero(self._validation.rows(stacked.times))):
                 branches, labels = _forward(model, stacked, rows.to(self._device), rows.numpy())
                 for task in (t for t in tasks if t in branches):
                     losses[task].append(gate_losses(self._federation.tasks[task], branches[task], labels[task]))

@@ -25,9 +25,9 @@ def test_the_figures_by_hand() -> None:
     assert scale["mean"].tolist() == [4.0, 10.0]
     assert scale["variance"].tolist() == [5.0, 0.0]  # (9 + 1 + 1 + 9) / 4
     _, spread = mean_and_spread(scale)
-    assert spread == pytest.approx([np.sqrt(5.0), 1e-6])
+    assert spread == pytest.approx([np.sqrt(5.0), 1.0])  # the second channel stood still
     assert apply_scale(scale, windows)[0, :, 0] == pytest.approx([-3 / np.sqrt(5), -1 / np.sqrt(5)])
-    assert np.isfinite(apply_scale(scale, windows)).all()
+    assert apply_scale(scale, windows + 1)[0, :, 1] == pytest.approx([1.0, 1.0])
 
 
 def test_the_two_steps_by_hand() -> None:
@@ -144,3 +144,18 @@ def test_what_the_model_sees_does_not_depend_on_unit_and_offset_once_all_agree()
         mask = {"accel": torch.ones(20, dtype=torch.bool)}
         answers.append(model({"accel": torch.from_numpy(windows)}, mask)["har"].detach().numpy())
     assert answers[0] == pytest.approx(answers[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("variance", [[4.0, 0.0, 1.0], [4.0, 1e-13, 1.0], [4.0, -1.0, 1.0]])
+def test_a_channel_that_stood_still_may_move_later(variance: list[float]) -> None:
+    """Flat while all agreed, as a sensor that was not worn: its first move must not be a million spreads."""
+    torch = pytest.importorskip("torch")
+    from blossom_edge.models.block_model import Scale
+
+    windows = np.array([[[2.0, 3.0, 5.0]]], np.float32)
+    scale = {"known": np.array([2.0]), "mean": np.zeros(3), "variance": np.array(variance)}
+    scale = {name: values.astype(np.float32) for name, values in scale.items()}
+    module = Scale(3)
+    module.load_state_dict({name: torch.from_numpy(values) for name, values in scale.items()})
+    assert apply_scale(scale, windows)[0, 0] == pytest.approx([1.0, 3.0, 5.0])
+    assert module(torch.from_numpy(windows))[0, 0].tolist() == pytest.approx([1.0, 3.0, 5.0])

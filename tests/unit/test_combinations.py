@@ -106,6 +106,11 @@ def test_how_many_updates_a_rule_needs() -> None:
     assert updates_needed("mean", 1, 0.8) == updates_needed("norm-clip", 1, 0.8) == 1
 
 
+def test_a_share_just_above_a_half_asks_for_more_devices_than_there_are_and_takes_no_time() -> None:
+    assert updates_needed("multi-krum", 5, 0.51) == 51
+    assert updates_needed("multi-krum", 5, 0.5 + 1e-12) > 65_000
+
+
 def test_an_agreed_scale_has_a_rule_of_its_own() -> None:
     federation = tiny("modalities.accel.normalise=agreed", "rounds.rule=trimmed-mean", "rounds.quorum=3")
     assert rule_in_force(federation, scale_id("accel")) == "median"

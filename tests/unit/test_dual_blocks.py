@@ -11,7 +11,7 @@ from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.round_end import checkpoint_of
 from blossom_edge.core.blocks import BlockId, Tensors, Visibility
 from blossom_edge.core.errors import ConfigError
-from blossom_edge.core.gate import validation_rows
+from blossom_edge.core.gate import ValidationWindows
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.load import load_federation
 from blossom_edge.federation.schema import Federation
@@ -92,7 +92,8 @@ def test_both_branches_learn_and_only_the_shared_one_leaves_the_device() -> None
     result = trainer.train(base, federation.local_training(1), round_number=1, frozen=frozenset(), optimizer={})
     moved = {str(b) for b, values in result.blocks.items() if changed(values, base[b])}
     assert {"head/har", "own-head/har", "fusion/har.accel", "own-fusion/har.accel", "encoder/gyro"} <= moved
-    validating = int(validation_rows(40).sum())
+    validating = int(ValidationWindows().rows(windows.times).sum())
+    assert validating == 8
     assert result.num_samples[BlockId.parse("gate/har")] == validating
     assert result.num_samples[BlockId.parse("head/har")] == 40 - validating
     assert {key.partition(":")[0] for key in result.optimizer} == OWN - {"gate/har"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blossom_edge.core.gate import GATES, choose_gate, validation_rows
+from blossom_edge.core.gate import GATES, MOST_REMEMBERED, ValidationWindows, choose_gate
 
 
 def losses(windows: int, shared: float, own: float, *, noise: float = 0.0, seed: int = 0) -> np.ndarray:
@@ -45,11 +45,48 @@ def test_without_two_windows_the_gate_stays_in_the_middle() -> None:
 def test_what_are_no_losses_is_refused() -> None:
     with pytest.raises(ValueError, match="expected"):
         choose_gate(np.zeros((3, 4)))
-    with pytest.raises(ValueError, match="finite"):
-        choose_gate(np.full((len(GATES), 4), np.nan))
+
+
+def test_a_branch_that_diverged_is_not_chosen_and_where_both_did_the_gate_stays_in_the_middle() -> None:
+    rows = losses(40, shared=0.2, own=1.0)
+    rows[1:, 7] = np.nan
+    assert choose_gate(rows) == 0.0
+    rows[0, 3] = np.inf
+    assert choose_gate(rows) == 0.5
 
 
 def test_a_fifth_of_the_windows_validates_and_few_windows_none() -> None:
-    assert validation_rows(9).sum() == 0
-    assert validation_rows(10).tolist() == [False] * 8 + [True] * 2
-    assert validation_rows(100).sum() == 20
+    assert ValidationWindows().rows(np.arange(9.0)).sum() == 0
+    assert ValidationWindows().rows(np.arange(10.0)).tolist() == [False] * 8 + [True] * 2
+    assert ValidationWindows().rows(np.arange(100.0)).sum() == 20
+
+
+def test_where_old_windows_make_room_for_new_ones_none_that_was_trained_on_ever_validates() -> None:
+    """A buffer of 100 windows into which 7 new ones come in each round: by place alone nine of ten would have been."""
+    choosing, learned, shares = ValidationWindows(), set(), []
+    for first in range(0, 700, 7):
+        times = np.arange(first, first + 100) * 1.28
+        rows = choosing.rows(times)
+        assert not learned & set(times[rows])
+        learned |= set(times[~rows])
+        shares.append(rows.mean())
+    assert min(shares) > 0.15
+    assert max(shares) < 0.25
+
+
+def test_windows_that_go_away_for_a_while_keep_their_place_and_nine_first_ones_never_validate() -> None:
+    choosing = ValidationWindows()
+    times = np.arange(40.0)
+    whole = choosing.rows(times)
+    assert choosing.rows(times[10:]).tolist() == whole[10:].tolist()
+    assert choosing.rows(times).tolist() == whole.tolist()
+    growing = ValidationWindows()
+    assert not growing.rows(times[:9]).any()
+    assert np.flatnonzero(growing.rows(times)).tolist() == [9, 18, 19, 28, 29, 38, 39]
+
+
+def test_what_is_remembered_has_an_end() -> None:
+    choosing = ValidationWindows()
+    for first in range(0, 300_000, 4096):
+        choosing.rows(np.arange(first, first + 4096.0))
+    assert len(choosing._validates) <= MOST_REMEMBERED + 2 * 4096

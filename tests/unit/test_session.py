@@ -28,6 +28,7 @@ from blossom_edge.client.session import HELLO_S, LONGEST_HELLO_S, Session
 from blossom_edge.codec import messages
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.errors import ConfigError, LinkError
+from blossom_edge.core.metrics import Metric
 from blossom_edge.core.training import TrainResult
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.schema import Federation
@@ -120,6 +121,14 @@ def train(session: Session, now: float = 1.0, *, num_samples: int = 10) -> list[
     new = {block: {n: v + np.float32(1) for n, v in values.items()} for block, values in base.items()}
     result = TrainResult(new, dict.fromkeys(new, num_samples), 3, {})
     return session.trained(base, result, num_seen=num_samples, now=now)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_a_loss_that_is_no_number_is_left_out_of_the_score_and_stops_nobody(loss: float) -> None:
+    session = joined()
+    score = {"har.accuracy": Metric(9.0, 60.0), "har.loss": Metric(loss, 60.0)}
+    state = session.voice.state("evaluated", score, frozenset({"accel"}), round_number=1)
+    assert state.score == {"har.accuracy": messages.MetricSum(total=9.0, count=60.0)}
 
 
 def test_a_hello_without_an_answer_is_said_again_and_the_pause_doubles() -> None:
