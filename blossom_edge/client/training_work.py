@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from blossom_edge.client.governor import FULL, Decision, Governor
 from blossom_edge.client.learner import Learner
 from blossom_edge.client.session import Session
 from blossom_edge.console.logs import log_event
+from blossom_edge.core.errors import BlossomError
 from blossom_edge.core.metrics import MetricSums
 from blossom_edge.core.training import Trainer
 
@@ -49,8 +51,7 @@ class TrainingWork:
             self.resume_at = self._clock() + governor.recheck_s()
             return session.paused(decision.reason)
         if decision.action == "skip":
-            log_event(log, "round-skipped", round=work.round, reason=decision.reason)
-            return session.skipped(decision.reason, {}, trainer.present_modalities())
+            return self._skipped(work, decision.reason, {}, trainer.present_modalities())
         if governor is not None:
             governor.begin()
         num_seen, blocks = learner.count(), session.model()
@@ -59,30 +60,46 @@ class TrainingWork:
         num_windows = trainer.num_windows()
         lacking = session.lacks_windows(num_windows, num_seen, at_least=learner.min_new_windows)
         if lacking:
-            log_event(log, "round-skipped", round=work.round, reason=lacking)
-            return session.skipped(lacking, score, present)
+            return self._skipped(work, lacking, score, present)
+        if not all(math.isfinite(measure.total) for measure in score.values()):
+            return self._skipped(work, "the received model answers with no numbers", score, present)
         self._tell(session.scored(score, present, num_windows))
         planned = training = session.training()
         num_planned = planned.num_steps(num_windows)
         if decision.action == "smaller":
             training = replace(planned, epochs=0, steps=max(1, int(num_planned * decision.share)))
-        result = trainer.train(
-            blocks,
-            training,
-            round_number=work.round,
-            frozen=frozenset(),
-            optimizer=session.checkpoint.optimizer,
-            keep_going=governor.keep_going if governor is not None else None,
-        )
-        why_fewer = ""
+        try:
+            result = trainer.train(
+                blocks,
+                training,
+                round_number=work.round,
+                frozen=frozenset(),
+                optimizer=session.checkpoint.optimizer,
+                keep_going=governor.keep_going if governor is not None else None,
+            )
+            why_fewer = self._end(work, decision, result.num_steps, num_planned)
+            return session.trained(blocks, result, num_seen=num_seen, now=self._clock(), why_fewer=why_fewer)
+        except BlossomError as error:
+            if error.error_id != "local-value":
+                raise
+            # nothing was kept of it: private blocks are those of before, and the next version may be a better start
+            return self._skipped(work, f"{error}: {error.hint}" if error.hint else str(error), score, present)
+
+    def _end(self, work: Work, decision: Decision, num_steps: int, num_planned: int) -> str:
+        """The training of a round is over; why it took fewer steps than planned, or the empty text."""
+        why_fewer, governor = "", self.governor
         if governor is not None:
             governor.end()
             why = governor.stopped_by or decision.reason
-            if why and result.num_steps < num_planned:
-                why_fewer = f"{result.num_steps} of {num_planned} steps: {why}"
+            if why and num_steps < num_planned:
+                why_fewer = f"{num_steps} of {num_planned} steps: {why}"
                 log_event(log, "governor", round=work.round, action="fewer steps", reason=why_fewer)
-        log_event(log, "round-trained", round=work.round, steps=result.num_steps)
-        return session.trained(blocks, result, num_seen=num_seen, now=self._clock(), why_fewer=why_fewer)
+        log_event(log, "round-trained", round=work.round, steps=num_steps)
+        return why_fewer
+
+    def _skipped(self, work: Work, reason: str, score: MetricSums, present: frozenset[str]) -> list[Action]:
+        log_event(log, "round-skipped", round=work.round, reason=reason)
+        return self._session.skipped(reason, score, present)
 
     def evaluate(self, round_number: int, trainer: Trainer) -> list[Action]:
         """Score the finished model."""

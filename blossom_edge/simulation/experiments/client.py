@@ -5,6 +5,7 @@ An attack is on what the trainer gives to the session; the product's own code kn
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -130,7 +131,7 @@ class ExperimentClient:
     def _attacked(self, before: Blocks, after: Mapping[BlockId, Tensors], round_number: int) -> dict[BlockId, Tensors]:
         if self._behaviour is None:
             return dict(after)
-        rng = np.random.default_rng((self._seed, 6, round_number, sum(self._device_id.encode())))
+        rng = np.random.default_rng((self._seed, 6, round_number, zlib.crc32(self._device_id.encode())))
         return {
             block: tensors
             if not self._federation.spec[block].leaves_device
