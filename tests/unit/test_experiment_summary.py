@@ -215,15 +215,27 @@ def test_folder_without_runs_says_where_it_looked(tmp_path: Path) -> None:
     assert found.value.error_id == "nothing-found"
 
 
+def test_the_registered_rule_speaks_of_the_registered_experiment_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = runs_with({"dual": [70, 71], "private-head-fusion": [60, 61]})
+    _save([replace(record, experiment="registered") for record in records], tmp_path)
+    report.main([str(tmp_path)], standalone_mode=False)
+    assert "Not decided yet" in capsys.readouterr().out
+    assert "Registered rule" in (tmp_path / "index.html").read_text("utf-8")
+    report.main([str(tmp_path), "--json"], standalone_mode=False)
+    assert json.loads(capsys.readouterr().out)["dual_rule"]["is_default"] is None
+
+
 def test_command_writes_the_files_and_shows_the_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _save(runs_with({"dual": [70, 71], "private-head-fusion": [60, 61]}), tmp_path)
     report.main([str(tmp_path)], standalone_mode=False)
     shown = capsys.readouterr().out
     assert "70.5 ± 0.7" in shown
-    assert "Not decided yet" in shown
+    assert "decided" not in shown
     assert max(map(len, shown.replace(str(tmp_path), "").splitlines())) <= 80
     report.main([str(tmp_path), "--json"], standalone_mode=False)
-    assert json.loads(capsys.readouterr().out)["dual_rule"]["is_default"] is None
+    assert json.loads(capsys.readouterr().out)["dual_rule"] is None
     assert {path.name for path in tmp_path.iterdir()} == {
         "runs", "results.csv", "clients.csv", "summary.csv", "summary.json", "index.html",
     }  # fmt: skip

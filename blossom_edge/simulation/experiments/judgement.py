@@ -13,6 +13,8 @@ from blossom_edge.simulation.experiments.records import Cell, RunRecord
 from blossom_edge.simulation.experiments.run_scores import grouped, mode_name, scores_by_seed
 from blossom_edge.simulation.experiments.statistics import Paired, paired
 
+REGISTERED = "registered"
+"""The experiment that the rule is about: examples/paper/registered.toml and registered-iid.toml."""
 MODE, OTHER = "dual", "private-head-fusion"
 METRIC = "macro_f1"
 NEEDED_GAIN = 2.0
@@ -90,6 +92,11 @@ class Verdict:
             "words": self.words,
             "cells": cells,
         }
+
+
+def is_registered(records: Iterable[RunRecord]) -> bool:
+    """Whether all of these are runs of the registered experiment; of others the rule says nothing."""
+    return {record.experiment for record in records} == {REGISTERED}
 
 
 def judge_dual(

@@ -10,7 +10,7 @@ from statistics import fmean
 from blossom_edge.console.output import format_bytes, format_seconds
 from blossom_edge.durable import atomic_write
 from blossom_edge.simulation.experiments.gains import ORACLE, Gain, gains_of, mean_gains
-from blossom_edge.simulation.experiments.judgement import MODE, OTHER, judge_dual
+from blossom_edge.simulation.experiments.judgement import MODE, OTHER, is_registered, judge_dual
 from blossom_edge.simulation.experiments.page_charts import NO_GAIN, bytes_chart, cell_charts, gains_over_full
 from blossom_edge.simulation.experiments.records import RunRecord
 from blossom_edge.simulation.experiments.run_scores import (
@@ -111,11 +111,12 @@ def _page(records: Sequence[RunRecord]) -> str:
     seeds = {record.seed for record in records}
     rounds = sorted({record.rounds for record in records})
     about = f"{len(records)} runs, {len(cells)} cells, {len(seeds)} seeds, {' and '.join(map(str, rounds))} rounds"
-    verdict = judge_dual(records)
-    top = verdict.words if verdict.is_default is not None else headline(cells)
-    found = [headline(cells)] if verdict.is_default is not None else []
-    if {MODE, OTHER} <= {look.key for look in looks}:
-        found.append(f"Registered rule: {verdict.words}")
+    top, found = headline(cells), []
+    if is_registered(records):
+        verdict = judge_dual(records)
+        found = [f"Registered rule: {verdict.words}"]
+        if verdict.is_default is not None:
+            top, found = verdict.words, [top, *found]
     if len(seeds) == 1:
         found.append("One seed shows no spread and no interval: another seed moves the figures.")
     weak = weak_points(cells)

@@ -17,7 +17,7 @@ from typing import Any
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.simulation.experiments.gains import Gain, gains_of, mean_gains
-from blossom_edge.simulation.experiments.judgement import judge_dual
+from blossom_edge.simulation.experiments.judgement import is_registered, judge_dual
 from blossom_edge.simulation.experiments.page import write_page
 from blossom_edge.simulation.experiments.records import Cell, ClientRecord, RunRecord
 from blossom_edge.simulation.experiments.run_scores import (
@@ -33,7 +33,7 @@ from blossom_edge.simulation.experiments.run_scores import (
 )
 from blossom_edge.simulation.experiments.statistics import paired, spread
 
-__all__ = ["ResultPaths", "judge_dual", "score_table", "summarise", "write_results"]
+__all__ = ["ResultPaths", "score_table", "summarise", "write_results"]
 
 FORMAT = 1
 PLAIN_METRICS = ("accuracy", "macro_f1")
@@ -93,7 +93,7 @@ def summarise(records: Sequence[RunRecord]) -> dict[str, Any]:
         "pairs": [row for cell, by_mode in cells.items() for row in _pair_rows(cell, by_mode)],
         "gains_over_full": [_gain_row(gain) for gain in gains],
         "mean_gains_over_full": mean_gains(gains),
-        "dual_rule": judge_dual(records).to_json(),
+        "dual_rule": judge_dual(records).to_json() if is_registered(records) else None,
     }
 
 
