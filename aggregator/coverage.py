@@ -82,7 +82,9 @@ class Coverage:
 def plan_coverage(federation: Federation, fleet: Sequence[Devices]) -> Coverage:
     """Work out who trains what and what a round costs when every device is there."""
     blocks = tuple(
-        _block(federation, spec, fleet, key) for spec in federation.spec.blocks for key in _keys(spec, fleet)
+        _block(federation, spec, fleet, key)
+        for spec in federation.spec.blocks
+        for key in _keys(federation, spec, fleet)
     )
     by_key = {block.key: block for block in blocks}
     costs = []
@@ -103,10 +105,11 @@ def _owned(federation: Federation, devices: Devices) -> tuple[BlockSpec, ...]:
     return federation.spec.owned(devices.modalities, federation.tasks_for(devices.modalities))
 
 
-def _keys(spec: BlockSpec, fleet: Sequence[Devices]) -> list[BlockKey]:
+def _keys(federation: Federation, spec: BlockSpec, fleet: Sequence[Devices]) -> list[BlockKey]:
+    """The block, or its copies: one for each set of modalities whose devices have it."""
     if spec.visibility is not Visibility.COHORT:
         return [BlockKey(spec.id)]
-    return sorted({spec.key(devices.modalities) for devices in fleet if devices.modalities}) or [BlockKey(spec.id)]
+    return sorted({spec.key(d.modalities) for d in fleet if spec in _owned(federation, d)}) or [BlockKey(spec.id)]
 
 
 def _block(federation: Federation, spec: BlockSpec, fleet: Sequence[Devices], key: BlockKey) -> BlockCoverage:

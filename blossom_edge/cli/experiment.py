@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -52,6 +56,7 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
     Stop it with Ctrl-C whenever you like: the same command goes on, also on another day. A run that fails is named,
     and the others go on.
     """
+    import importlib
     from time import monotonic
 
     from blossom_edge.cli.experiment_report import show_results
@@ -62,6 +67,8 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
     from blossom_edge.simulation.experiments.summary import summarise, write_results
 
     plan = Plan(load_settings(file.expanduser()), folder=_data_folder(file, data_folder))
+    if any(mode.visibility != "majority" for mode in plan.settings.modes.values()):
+        importlib.import_module("blossom_edge.training.trainer")  # said once and now, not by every run
     place = _place(file, folder)
     keys = missing_runs(plan, place)
     plan.forget_data()
@@ -75,7 +82,8 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
     count = workers or os.cpu_count() or 1
     failures = []
     if keys:
-        failures = run_missing(plan, place, keys, folder=_data_folder(file, data_folder), workers=count, tell=tell)
+        with _ended_by_sigterm():
+            failures = run_missing(plan, place, keys, folder=_data_folder(file, data_folder), workers=count, tell=tell)
     if len(failures) < len(plan.runs):
         records = read_records(place)
         paths = write_results(records, place)
@@ -122,6 +130,20 @@ def list_command(out: Output, file: Path, folder: Path | None) -> None:
     out.table([(cell, mode, *counts) for (cell, mode), counts in rows.items()], ["cell", "mode", "runs", "done"])
     out.line()
     out.line(f"{len(done)} of {len(plan.runs)} runs are done, in {place}")
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let an order to end unwind as Ctrl-C does, so that workers and what they keep in memory are cleared away."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tell(out: Output, progress: Progress, seconds: float) -> None:

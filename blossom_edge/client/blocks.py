@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from blossom_edge.client.actions import Held
 from blossom_edge.codec.tensors import make_codec
-from blossom_edge.core.blocks import BlockId, BlockKey, Tensors
+from blossom_edge.core.blocks import BlockId, BlockKey, BlockKind, Tensors
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.schema import Federation
 
@@ -24,6 +24,10 @@ class DeviceBlocks:
         self.private = tuple(sorted(spec.id for spec in owned if not spec.leaves_device))
         """Blocks that stay here."""
         self._down = make_codec(federation.codec.down)
+
+    def needed(self, planned: Iterable[BlockKey]) -> set[BlockKey]:
+        """The keys without which a round cannot begin: those planned, and the scales, planned only at first."""
+        return {*planned, *(key for key in self.shared if key.block.kind is BlockKind.SCALE)}
 
     def cast_size(self, key: BlockKey) -> int:
         """Bytes of a block as it is cast."""

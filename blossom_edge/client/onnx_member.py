@@ -286,7 +286,7 @@ class OnnxMember:
             if self._is_dual(task) and task in current.model.tasks:
                 self._gates.setdefault(task, MIDDLE)
         if not len(windows):
-            self._opened().keep_gates(self._gates)
+            self._keep_gates()
             return
         outputs = run_model(current.model, current.heads, windows.inputs, windows.present)
         for task in self._tasks:
@@ -309,7 +309,12 @@ class OnnxMember:
                     self._scores["mixed"] = {**self._scores.get("mixed", {}), **found}
             elif rows.any():
                 self._uses_own[task] = not _is_better(task, self._scores["shared"], self._scores["own"])
-        self._opened().keep_gates(self._gates)
+        self._keep_gates()
+
+    def _keep_gates(self) -> None:
+        """Write them down; a device of role infer leaves those that an own head left behind as they are."""
+        if self.role == "personalize":
+            self._opened().keep_gates(self._gates)
 
     def _is_dual(self, task: str) -> bool:
         return self.federation.spec[head_id(task)].visibility is Visibility.DUAL

@@ -364,7 +364,7 @@ class Session:
                 return []
             self._applied = held
             return [Apply(self.story.round)]
-        if self._plan is not None and not missing & {key_of(b) for b in self._plan.blocks}:
+        if self._plan is not None and not missing & self._blocks().needed(key_of(b) for b in self._plan.blocks):
             return [Work(self._plan.round)]
         if self._finishing is not None and not missing and not len(self.outbox):
             last, self._finishing = self._finishing, None

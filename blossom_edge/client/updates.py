@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blossom_edge.codec.tensors import Codec
-from blossom_edge.core.blocks import BlockId, BlockKey, BlockSpec, ModelSpec, Tensors
+from blossom_edge.core.blocks import BlockId, BlockKey, BlockKind, BlockSpec, ModelSpec, Tensors
 from blossom_edge.core.training import Blocks, TrainResult
 
 
@@ -59,6 +59,8 @@ def make_updates(
         if not may_leave(block_spec) or result.num_samples.get(block, 0) < 1:
             continue
         key = key_by_block[block]
+        if block.kind is BlockKind.SCALE and key not in base_versions:  # settled meanwhile
+            continue
         updates.append(
             Outgoing(
                 key=key,

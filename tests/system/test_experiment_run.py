@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,19 @@ def test_ctrl_c_ends_the_workers_and_gives_130(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_order_to_end_leaves_neither_workers_nor_memory_behind(tmp_path: Path) -> None:
+    scratch = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else Path(tempfile.gettempdir())
+    before = set(scratch.glob("blossom-edge-*"))
+    process = start(experiment(tmp_path, rounds=300))
+    until(lambda: children(process.pid) and set(scratch.glob("blossom-edge-*")) - before, 60)
+    workers = children(process.pid)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert not any(map(alive, workers))
+    assert not set(scratch.glob("blossom-edge-*")) - before
+
+
+@pytest.mark.slow
 def test_a_worker_that_dies_is_noticed_and_the_other_runs_are_done(tmp_path: Path) -> None:
     process = start(experiment(tmp_path, rounds=20), stderr=subprocess.PIPE)
     until(lambda: children(process.pid), 60)
@@ -107,7 +122,10 @@ def until(condition: Callable[[], object], timeout_s: float) -> None:
 
 def start(file: Path, **streams: Any) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "blossom_edge.cli.main", "experiment", "run", str(file), "--workers", "1"]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, **{"stderr": subprocess.DEVNULL, **streams})
+    # a shell starts what runs in the background deaf to Ctrl-C
+    hear = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(words, preexec_fn=hear, **{**quiet, **streams})
 
 
 def children(pid: int) -> list[int]:

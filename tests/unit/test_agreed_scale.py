@@ -91,7 +91,10 @@ def test_devices_agree_in_two_rounds_and_never_wait_for_a_scale_again(
     )
     first, second = shifted(30, "accel", "gyro", by=offset, seed=1), shifted(70, "accel", by=offset - 0.5, seed=2)
     world = World(federation, [device("one", first), device("two", second)], tmp_path)
+    topics: list[str] = []
+    world.broker.watch(lambda topic, payload: topics.append(topic))
     world.run()
+    assert not [topic for topic in topics if topic.endswith("/refusal")]
     state = world.truth.machine.state
     version = state.version(BlockKey(ACCEL))
     settled = make_codec("float32").decode(world.truth.versions.get(version.sha256), federation.spec[ACCEL])

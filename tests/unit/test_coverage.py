@@ -65,7 +65,9 @@ def test_a_rule_needs_updates_of_its_own_beyond_the_quorum() -> None:
 
 def test_cohorts_are_counted_apart() -> None:
     federation = load_federation("har", sets=["visibility=cohort-head-fusion"])
-    found = by_key(coverage(federation, (2, BOTH), (3, ACCEL)))
+    whole = coverage(federation, (2, BOTH), (3, ACCEL))
+    assert whole.starving == (), "no cohort of accel alone can have the part of gyro"
+    found = by_key(whole)
     assert found["head/har@accel.gyro"].owners == 2
     assert found["head/har@accel"].owners == 3
     assert found["encoder/accel"].owners == 5

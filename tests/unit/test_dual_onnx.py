@@ -166,8 +166,8 @@ def _windows() -> Collector:
     return collector
 
 
-def _member(collector: Collector) -> OnnxMember:
-    return OnnxMember(DUAL, collector, role="personalize", tasks=(), waits=True, clock=time.perf_counter)
+def _member(collector: Collector, role: str = "personalize") -> OnnxMember:
+    return OnnxMember(DUAL, collector, role=role, tasks=(), waits=True, clock=time.perf_counter)
 
 
 def test_an_own_head_is_mixed_with_the_shared_one_and_the_gate_outlives_the_process(tmp_path: Path) -> None:
@@ -191,8 +191,13 @@ def test_an_own_head_is_mixed_with_the_shared_one_and_the_gate_outlives_the_proc
     assert kept.gates == {"har": gate}
     device.close()
 
+    other = _member(_windows(), role="infer")  # in between, one that learns nothing
+    other.open(tmp_path, keys=keys, boot=2)
+    other.take(held)
+    other.close()
+
     again = _member(_without_labels())
-    again.open(tmp_path, keys=keys, boot=2)
+    again.open(tmp_path, keys=keys, boot=3)
     assert again.status()["gates"] == {"har": gate}
 
 

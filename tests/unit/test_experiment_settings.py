@@ -56,7 +56,9 @@ def test_a_file_that_is_missing_or_no_toml_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not TOML"):
         load_settings(tmp_path / "bad.toml")
     (tmp_path / "good.toml").write_text(toml_of(EXPERIMENT))
-    assert load_settings(tmp_path / "good.toml") == parse(EXPERIMENT)
+    assert load_settings(tmp_path / "good.toml") == parse(
+        {**EXPERIMENT, "federation": str((tmp_path / EXPERIMENT["federation"]).resolve())}
+    ), "a federation's file lies beside that of the experiment, not among the data"
 
 
 def test_what_changes_a_result_changes_its_digest_and_the_name_of_the_experiment_does_not(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from blossom_edge.simulation.experiments.run_scores import (
     METRICS,
     NO_CONTENDERS,
     Grouped,
+    complete,
     grouped,
     looks_of,
     mode_name,
@@ -40,7 +41,7 @@ ABOUT_MODES: Mapping[str, str] = {
 NBSP = "\u00a0"
 MEAN_NOTE = (
     "Points, mean over the seeds ± sample standard deviation. A run's score is the mean over its devices, weighted by "
-    "their test windows. The best mode that a federation can choose is marked."
+    "their test windows. The best mode that a federation can choose is marked, among those with all seeds."
 )
 GAIN_NOTE = (
     "Points of macro F1 above the full model with the same seeds. "
@@ -70,12 +71,13 @@ def headline(cells: Grouped) -> str:
     """In how many cells each mode is the best that a federation can choose, in one line."""
     won: dict[str, int] = {}
     for by_mode in cells.values():
-        means = _means(by_mode, "macro_f1")
-        for mode in _best(means):
+        for mode in _best(_means(complete(by_mode), "macro_f1")):
             won[mode] = won.get(mode, 0) + 1
     if not won:
         return "No score to compare yet"
     ranked = sorted(won, key=lambda mode: -won[mode])
+    if len(cells) == 1:
+        return f"Best macro F1: {', '.join(map(mode_name, ranked[:3]))}" + (" and others alike" if ranked[3:] else "")
     return f"Best macro F1 in {len(cells)} cells: {', '.join(f'{mode_name(mode)} in {won[mode]}' for mode in ranked)}"
 
 
@@ -163,15 +165,15 @@ def _scores(cells: Grouped, metric: str) -> str:
     modes = modes_of(cells)
     rows, marked = [], set()
     for number, (cell, by_mode) in enumerate(cells.items()):
-        means = _means(by_mode, metric)
+        whole = complete(by_mode)
         row = [str(cell)]
         for mode in modes:
             values = [100 * score for score in scores_by_seed(by_mode.get(mode, {}), metric).values()]
             found = spread(values) if values else None
-            row.append(
-                "" if not found else f"{found.mean:.1f}" + ("" if found.sd is None else f"{NBSP}±{NBSP}{found.sd:.1f}")
-            )
-        marked |= {(number, 1 + modes.index(mode)) for mode in _best(means)}
+            shown = "" if not found else f"{found.mean:.1f}"
+            shown += f"{NBSP}±{NBSP}{found.sd:.1f}" if found and found.sd is not None else ""
+            row.append(shown + (f" ({len(values)} of the seeds)" if found and mode not in whole else ""))
+        marked |= {(number, 1 + modes.index(mode)) for mode in _best(_means(whole, metric))}
         rows.append(row)
     heads = ["cell", *map(mode_name, modes)]
     return f"<p>{MEAN_NOTE}</p>{table(heads, rows, numbers_from=1, marked=frozenset(marked), whole_names=True)}"

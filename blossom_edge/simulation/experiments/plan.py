@@ -106,7 +106,10 @@ class Plan:
             f"rounds.min_devices={max(self.settings.clients - late, 1)}",
             f"schedule.stop_rounds={self.settings.rounds}",
         )
-        return fit_federation(place, self.dataset(run.cell.data), sets=sets)
+        try:
+            return fit_federation(place, self.dataset(run.cell.data), sets=sets)
+        except ConfigError as error:
+            raise ConfigError(error.error_id, f"mode {run.mode}: {error}", hint=error.hint) from None
 
     def profiles(self, run: Run, federation: Federation) -> Mapping[tuple[str, ...], int]:
         """Modalities -> how many clients have just these.

@@ -162,3 +162,9 @@ def _mean(found: Sequence[tuple[float, int]], weighting: str) -> float | None:
         raise ValueError(f"weighting {weighting!r}, expected one of {', '.join(WEIGHTINGS)}")
     weights = [windows if weighting == "windows" else 1 for _, windows in found]
     return sum(score * w for (score, _), w in zip(found, weights, strict=True)) / sum(weights) if found else None
+
+
+def complete(by_mode: Mapping[str, Mapping[int, RunRecord]]) -> dict[str, Mapping[int, RunRecord]]:
+    """The modes with every seed that any mode of the cell has: means of others say more of their seeds than of them."""
+    every = {seed for runs in by_mode.values() for seed in runs}
+    return {mode: runs for mode, runs in by_mode.items() if set(runs) == every}

@@ -171,7 +171,18 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError("experiment-invalid", f"{path}: byte {error.start} is not UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError("experiment-invalid", f"{path}: not TOML: {error}") from None
-    return parse(values, source=str(path))
+    settings = parse(values, source=str(path))
+    beside = {
+        name: one.model_copy(update={"federation": _beside(path, one.federation)})
+        for name, one in settings.data.items()
+    }
+    return settings.model_copy(update={"federation": _beside(path, settings.federation), "data": beside})
+
+
+def _beside(path: Path, federation: str) -> str:
+    """A federation's file, relative to that of the experiment; a preset's name stays as it is."""
+    is_file = federation.endswith(".toml") or "/" in federation
+    return str((path.parent / Path(federation).expanduser()).resolve()) if is_file else federation
 
 
 def parse(values: Mapping[str, Any], *, source: str = "experiment") -> Settings:

@@ -24,6 +24,7 @@ from blossom_edge.simulation.experiments.run_scores import (
     METRICS,
     WEIGHTINGS,
     client_score,
+    complete,
     grouped,
     mode_name,
     modes_of,
@@ -98,20 +99,30 @@ def summarise(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 
 def score_table(records: Sequence[RunRecord], *, width: int) -> tuple[list[list[object]], list[str]]:
-    """Rows and headers for a terminal: macro F1 in points per cell and mode, with its spread where there is room."""
+    """Rows and headers for a terminal: macro F1 in points, with its spread and the seeds where they are not all there.
+
+    One column per mode, or one row where so many do not fit.
+    """
     cells = grouped(records)
     modes = modes_of(cells)
-    with_spread = width >= 24 + 14 * len(modes)
+    fits = width >= 24 + 11 * len(modes)
     rows: list[list[object]] = []
     for cell, by_mode in cells.items():
-        row: list[object] = [str(cell)]
-        for mode in modes:
-            values = [100 * score for score in scores_by_seed(by_mode.get(mode, {}), "macro_f1").values()]
-            found = spread(values) if values else None
-            shown = "-" if found is None else f"{found.mean:.1f}"
-            row.append(f"{shown} ± {found.sd:.1f}" if with_spread and found and found.sd is not None else shown)
-        rows.append(row)
-    return rows, ["macro F1, points", *(mode_name(mode) for mode in modes)]
+        shown = [_shown(by_mode, mode, with_spread=not fits or width >= 24 + 16 * len(modes)) for mode in modes]
+        if fits:
+            rows.append([str(cell), *shown])
+        else:
+            rows += [[str(cell), mode_name(mode), one] for mode, one in zip(modes, shown, strict=True) if one != "-"]
+    return rows, ["macro F1, points", *map(mode_name, modes)] if fits else ["cell", "mode", "macro F1, points"]
+
+
+def _shown(by_mode: Mapping[str, Mapping[int, RunRecord]], mode: str, *, with_spread: bool) -> str:
+    values = [100 * score for score in scores_by_seed(by_mode.get(mode, {}), "macro_f1").values()]
+    if not values:
+        return "-"
+    found = spread(values)
+    text = f"{found.mean:.1f}" + (f" ± {found.sd:.1f}" if with_spread and found.sd is not None else "")
+    return text if mode in complete(by_mode) else f"{text} (n={len(values)})"
 
 
 def _run_row(run: RunRecord) -> Row:
