@@ -13,7 +13,7 @@ from blossom_edge.codec.envelope import encode
 from blossom_edge.codec.messages import CastChunk, UploadChunk
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.blocks import BlockKey, BlockSpec, Visibility
-from blossom_edge.federation.combinations import rule_in_force, updates_needed
+from blossom_edge.federation.combinations import needed_updates
 from blossom_edge.federation.schema import Federation
 from blossom_edge.transport import topics
 
@@ -119,17 +119,9 @@ def _block(federation: Federation, spec: BlockSpec, fleet: Sequence[Devices], ke
         if spec in _owned(federation, devices) and (not key.cohort or spec.key(devices.modalities) == key)
     )
     up, down = _sizes(federation, spec, key) if spec.leaves_device else (0, 0)
-    needed = _needed(federation, spec, owners) if spec.leaves_device else 0
+    needed = needed_updates(federation, spec.id, owners) if spec.leaves_device else 0
     problem, note = _judge(spec, owners, needed)
     return BlockCoverage(key, spec.visibility.value, owners, needed, problem, note, up, down)
-
-
-def _needed(federation: Federation, spec: BlockSpec, owners: int) -> int:
-    """Updates without which a round holds the block: its quorum, its cohort, or what its rule can join."""
-    rule, share = rule_in_force(federation, spec.id), federation.rounds.trusted_share
-    least = max(federation.quorum(spec.id), federation.min_cohort(spec.id), 1)
-    of_all = updates_needed(rule, max(least, owners), share)
-    return of_all if of_all > owners else updates_needed(rule, least, share)
 
 
 def _judge(spec: BlockSpec, owners: int, needed: int) -> tuple[str, str]:

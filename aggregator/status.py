@@ -8,6 +8,7 @@ from aggregator.rounds import Member
 from aggregator.service import Service
 from blossom_edge.core.blocks import BlockKey
 from blossom_edge.core.metrics import MetricSums
+from blossom_edge.federation.combinations import needed_updates
 
 STATUS_FILE = "status.json"
 
@@ -54,7 +55,7 @@ def snapshot(service: Service, now: float) -> dict[str, Any]:
 
 
 def warnings(service: Service) -> list[str]:
-    """What the operator should know: modalities that nobody has, blocks whose few owners' single updates are seen."""
+    """What the operator should know: modalities that nobody has, blocks that starve or show single devices' updates."""
     state = service.machine.state
     have = {m for member in state.members.values() if member.role == "train" for m in member.modalities}
     used = {m for member in state.members.values() for m in member.modalities}
@@ -65,7 +66,10 @@ def warnings(service: Service) -> list[str]:
         found.append(f"encoder/{name}: {who} has {name}, so nobody trains it; a device with it has to join")
     for key in sorted(state.versions):
         owners = len(state.owners(key))
-        if state.federation.min_cohort(key.block) <= 1 and owners == 1:
+        needed = needed_updates(state.federation, key.block, owners)
+        if 0 < owners < needed:
+            found.append(f"{key}: {owners} of the {needed} updates that a round needs, so it is held in every round")
+        elif state.federation.min_cohort(key.block) <= 1 and owners == 1:
             found.append(f"{key}: 1 owner, who is let in at the broker sees its update alone (min_cohort is 1)")
         elif state.federation.min_cohort(key.block) <= 2 and owners == 2:
             found.append(f"{key}: 2 owners, each can work out the other's update")

@@ -128,6 +128,8 @@ def _own_signals(path: Path, name: str, arrays: Arrays) -> Signals:
         raise invalid(path, f"present.{name} {present.dtype} {present.shape}", f"bool ({len(arrays[name])},)")
     here = np.asarray(present, dtype=bool)
     values = _floats(path, name, arrays[name], factor, here)
+    if not values.size:
+        raise invalid(path, f"{name} {values.shape}", "at least one window, of at least one value")
     width = values.shape[-1]
     names = _texts(path, f"channels.{name}", arrays, tuple(f"c{i}" for i in range(width)), width)
     units = _texts(path, f"unit.{name}", arrays, ("/",) * width, width)
@@ -165,8 +167,8 @@ def _dataset(path: Path, name: str, signals: Mapping[str, Signals], arrays: Arra
 def _classes(path: Path, arrays: Arrays) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Labels as indexes; labels that are words are sorted, unless `class_names` gives their order."""
     label = arrays["label"]
-    if label.ndim != 1 or label.dtype.kind not in "iuU":
-        raise invalid(path, f"label {label.dtype} {label.shape}", "(n,) whole numbers or words")
+    if label.ndim != 1 or label.dtype.kind not in "iuU" or not len(label):
+        raise invalid(path, f"label {label.dtype} {label.shape}", "(n,) whole numbers or words, n above 0")
     given = tuple(str(name) for name in np.atleast_1d(arrays["class_names"])) if "class_names" in arrays else None
     if label.dtype.kind == "U":
         words = given or tuple(sorted({str(word) for word in label}))

@@ -48,6 +48,14 @@ def updates_needed(rule: str, num_updates: int, trusted_share: float) -> int:
     return num_updates
 
 
+def needed_updates(federation: Federation, block: BlockId, owners: int) -> int:
+    """Updates without which a round of so many owners holds a block: for its quorum, its cohort or its rule."""
+    rule, share = rule_in_force(federation, block), federation.rounds.trusted_share
+    least = max(federation.quorum(block), federation.min_cohort(block), 1)
+    of_all = updates_needed(rule, max(least, owners), share)
+    return of_all if of_all > owners else updates_needed(rule, least, share)
+
+
 def rule_in_force(federation: Federation, block: BlockId) -> Rule:
     """How the updates of a block are joined: its rule, but an agreed scale is a measurement and no step of training.
 

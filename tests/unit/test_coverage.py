@@ -12,6 +12,7 @@ import pytest
 
 from aggregator.cli import program
 from aggregator.coverage import Coverage, Devices, plan_coverage
+from aggregator.status import warnings
 from blossom_edge.client.learner import Learner
 from blossom_edge.console.program import run
 from blossom_edge.core.training import TrainResult
@@ -103,6 +104,18 @@ def test_the_bytes_of_a_round_are_those_that_agents_count(visibility: str, tmp_p
     for cost, (up, down) in zip(planned, measured, strict=True):
         assert cost.bytes_up == pytest.approx(up, rel=0.02)
         assert cost.bytes_down == pytest.approx(down, rel=0.02)
+
+
+def test_a_running_gateway_says_which_blocks_no_round_can_commit(tmp_path: Path) -> None:
+    sets = ["visibility=full", "rounds.rule=median", "rounds.quorum=3", "schedule.stop_rounds=1"]
+    federation = load_federation("har", sets=[*sets, "rounds.min_devices=2"])
+    devices = [SimulatedDevice(name, "any", ACCEL, _shift) for name in ("a", "b")]
+    world = World(federation, devices, tmp_path)
+    world.run()
+    said = warnings(world.service)
+    world.close()
+    assert "encoder/accel: 2 of the 3 updates that a round needs, so it is held in every round" in said
+    assert not any("work out the other's" in warning for warning in said)
 
 
 def test_the_command_names_what_starves_and_says_so_by_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:

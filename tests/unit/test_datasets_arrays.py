@@ -88,6 +88,7 @@ def test_pictures_keep_their_shape_and_what_is_not_present_is_zeros(tmp_path: Pa
         ({"present.accel": np.ones(4)}, "present.accel float64"),
         ({"unit.accel": np.array(["g", "g"])}, "unit.accel with 2 entries"),
         ({"accel": None}, "the arrays label"),
+        ({"accel": np.zeros((0, 2, 3)), "label": np.zeros(0, dtype=int)}, "accel (0, 2, 3)"),
         ({"Bad_Name": np.ones((4, 2, 3))}, "a modality 'Bad_Name'"),
     ],
 )

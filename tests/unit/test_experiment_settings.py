@@ -36,6 +36,7 @@ def test_short_forms_are_written_out_and_read_back() -> None:
         ({"modes": ["fulll"]}, "fulll"),
         ({"rouns": 3}, "rouns"),
         ({"splits": ["half"]}, "by-subject or dirichlet"),
+        ({"splits": ["dirichlet:0.0"]}, "by-subject or dirichlet"),
         ({"mixes": ["3-3-4"]}, "10 clients, expected clients = 4"),
         ({"federation": ""}, "tiny has no federation"),
         ({"seeds": [1, 1]}, "a value twice"),

@@ -145,7 +145,7 @@ def assign(behaviours: Sequence[Behaviour], seats: Sequence[Seat], *, seed: int)
         if len(chosen) < (behaviour.count or len(behaviour.clients)):
             raise ConfigError(
                 "experiment-invalid",
-                f"behaviours: found {len(chosen)} clients for {behaviour.model_dump(exclude_defaults=True)}, "
+                f"behaviours: found {len(chosen)} clients that can have {_words(behaviour)}, "
                 f"expected {behaviour.count or len(behaviour.clients)}",
                 hint="a client has one behaviour, and to gain or lose a modality it has that and another one",
             )
@@ -161,3 +161,8 @@ def _applies(behaviour: Behaviour, seat: Seat) -> bool:
 
 def _without(modalities: Sequence[str], modality: str) -> tuple[str, ...]:
     return tuple(m for m in modalities if m != modality)
+
+
+def _words(behaviour: Behaviour) -> str:
+    """A behaviour as its keys stand in the file."""
+    return ", ".join(f"{key} = {value!r}" for key, value in behaviour.model_dump(exclude_defaults=True).items())

@@ -130,7 +130,7 @@ class Settings(_Part):
     @classmethod
     def _splits(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for text in values:
-            if not SPLIT.fullmatch(text):
+            if not SPLIT.fullmatch(text) or (":" in text and float(text.partition(":")[2]) <= 0):
                 raise ValueError(f"found {text!r}, expected iid, by-subject or dirichlet:ALPHA such as dirichlet:0.5")
         return values
 
