@@ -41,6 +41,8 @@ def status(out: Output, device: str | None, data_dir: Path | None) -> None:
         scores = ", ".join(f"{name} {value:.3f}" for name, value in found["score"].items() if value is not None)
         model = "final model" if found["phase"] == "finished" else f"model of round {found['score_round']}"
         out.line(f"own score of the {model}: {scores}")
+    for task, gate in sorted(found.get("gates", {}).items()):
+        out.line(_mixed(task, gate))
     for name, sensor in found.get("sensors", {}).items():
         if sensor["state"] != "ok":
             out.line(out.paint(_absence(name, sensor), "warn"))
@@ -82,6 +84,10 @@ def _on_disk(folder: Path, federation_name: str | None) -> dict[str, Any]:
     }
 
 
+def _mixed(task: str, gate: float) -> str:
+    return f"{task} is mixed: {gate:.0%} of the shared head, {1 - gate:.0%} of the own one"
+
+
 def model_lines(model: Mapping[str, Any]) -> list[str]:
     """What a device of role `infer` or `personalize` runs, for people; `model` as `ModelUser.status` gives it."""
     if not model.get("generation"):
@@ -92,7 +98,7 @@ def model_lines(model: Mapping[str, Any]) -> list[str]:
     lines = [f"generation {model['generation']}{trial}; {model['num_predicted']} windows predicted{took}"]
     gates = model.get("gates", {})
     for task, gate in sorted(gates.items()):
-        lines.append(f"{task} is mixed: {gate:.0%} of the shared head, {1 - gate:.0%} of the own one")
+        lines.append(_mixed(task, gate))
     for name, words in (("shared", "the shared head"), ("own", "the own head"), ("mixed", "both, mixed")):
         for measure, value in sorted(model["scores"].get(name, {}).items()):
             if value is not None and not measure.endswith(".loss"):

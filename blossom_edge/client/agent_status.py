@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from blossom_edge.client.session import Session
+from blossom_edge.core.blocks import BlockKind
 from blossom_edge.core.errors import BlossomError
 from blossom_edge.core.metrics import MetricSums
 
@@ -27,7 +28,7 @@ def agent_status(
     publishes: bool,
     error: BlossomError | None = None,
 ) -> dict[str, Any]:
-    """The state of a device's part in its federation. Scores and counts only, no values of any model.
+    """The state of a device's part in its federation. Scores, counts, and of a model's values only its gates.
 
     traffic: bytes up and down by round. sensors: as `Learner.sensors` gives them. energy_j: joules of the last round's
     evaluation and training, None where nothing measures them. model: as `ModelUser.status` gives it. publishes: whether
@@ -59,6 +60,7 @@ def agent_status(
         "unconfirmed": [str(update.key) for update in session.outbox.updates],
         "versions": {str(key): held.version for key, held in sorted(session.downloads.held.items())},
         "private": private,
+        "gates": _gates(session) if trains else {},
         "private_sent": dict(sorted(private_sent.items())),
         "bytes": {str(number): list(sizes) for number, sizes in sorted(traffic.items())},
         "sensors": {name: dict(facts) for name, facts in sorted(sensors.items())},
@@ -68,3 +70,9 @@ def agent_status(
         "publishes": publishes,
         "error": None if error is None else {"id": error.error_id, "message": str(error), "hint": error.hint},
     }
+
+
+def _gates(session: Session) -> dict[str, float]:
+    """By task with a dual head, the share of the shared branch in what the device says, as its last round chose it."""
+    kept = session.checkpoint.private
+    return {b.name: float(values["gate"][0]) for b, values in sorted(kept.items()) if b.kind is BlockKind.GATE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.round_end import checkpoint_of
 from blossom_edge.core.blocks import BlockId, Tensors, Visibility
 from blossom_edge.core.errors import ConfigError
-from blossom_edge.core.gate import ValidationWindows
+from blossom_edge.core.gate import GATES, ValidationWindows
 from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.load import load_federation
 from blossom_edge.federation.schema import Federation
@@ -159,6 +160,26 @@ def test_a_device_on_which_the_own_branch_is_right_listens_to_it() -> None:
     assert again.blocks[BlockId.parse("gate/har")]["gate"] == pytest.approx(0.0)
     score = trainer.evaluate(blocks)["har.accuracy"]
     assert score.total / score.count > 0.9
+
+
+def test_a_device_says_how_its_answer_is_mixed(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from small_model import make_windows, small, trainer_of
+
+    from blossom_edge.client.learner import Learner
+    from blossom_edge.simulation.world import SimulatedDevice, World
+
+    federation = small("visibility=dual", "schedule.stop_rounds=1", "rounds.min_devices=1")
+    windows = make_windows(np.arange(40, dtype=np.int64) % 7)
+    both = ("accel", "gyro")
+    device = SimulatedDevice("d1", "any", both, lambda f: Learner(trainer_of(f, windows, windows)))
+    world = World(federation, [device], tmp_path)
+    assert world.agents[0].status()["gates"] == {}
+    world.run()
+    found = world.agents[0].status()["gates"]
+    world.close()
+    assert list(found) == ["har"]
+    assert min(abs(found["har"] - gate) for gate in GATES) < 1e-6
 
 
 def changed(values: Tensors, before: Tensors) -> bool:
