@@ -143,28 +143,27 @@ class Adagrad(_Adaptive):
 
 
 @dataclass(frozen=True, slots=True)
-class Adam(_Adaptive):
-    """FedAdam: v <- beta2 * v + (1 - beta2) * delta squared."""
+class _Decaying(_Adaptive):
+    """An adaptive step whose v forgets at the rate beta2."""
 
     beta2: float = 0.99
 
     def __post_init__(self) -> None:
         _Adaptive.__post_init__(self)
         _check_share("server_beta2", self.beta2)
+
+
+@dataclass(frozen=True, slots=True)
+class Adam(_Decaying):
+    """FedAdam: v <- beta2 * v + (1 - beta2) * delta squared."""
 
     def _second(self, v: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
         return v * self.beta2 + square * (1.0 - self.beta2)
 
 
 @dataclass(frozen=True, slots=True)
-class Yogi(_Adaptive):
+class Yogi(_Decaying):
     """FedYogi: v <- v - (1 - beta2) * delta squared * sign(v - delta squared); v shrinks slower than Adam's."""
-
-    beta2: float = 0.99
-
-    def __post_init__(self) -> None:
-        _Adaptive.__post_init__(self)
-        _check_share("server_beta2", self.beta2)
 
     def _second(self, v: NDArray[np.float64], square: NDArray[np.float64]) -> NDArray[np.float64]:
         return v - square * (1.0 - self.beta2) * np.sign(v - square)
