@@ -15,7 +15,7 @@ import click
 
 from blossom_edge.console.output import Output, format_seconds
 from blossom_edge.console.program import LazyGroup, command
-from blossom_edge.core.errors import BlossomError
+from blossom_edge.core.errors import BlossomError, ConfigError
 
 if TYPE_CHECKING:
     from blossom_edge.simulation.experiments.processes import Progress
@@ -60,6 +60,7 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
     from time import monotonic
 
     from blossom_edge.cli.experiment_report import show_results
+    from blossom_edge.durable.lock import FolderLock
     from blossom_edge.simulation.experiments.plan import Plan
     from blossom_edge.simulation.experiments.processes import missing_runs, run_missing
     from blossom_edge.simulation.experiments.reading import read_records
@@ -69,21 +70,28 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
     plan = Plan(load_settings(file.expanduser()), folder=_data_folder(file, data_folder))
     if any(mode.visibility != "majority" for mode in plan.settings.modes.values()):
         importlib.import_module("blossom_edge.training.trainer")  # said once and now, not by every run
-    place = _place(file, folder)
-    keys = missing_runs(plan, place)
-    plan.forget_data()
-    found = len(plan.runs) - len(keys)
-    out.note(f"{len(plan.runs)} runs, {found} of them done before; results go to {place}")
-    began = monotonic()
+    place, count, done = _place(file, folder), workers or os.cpu_count() or 1, 0
+    with FolderLock.acquire(place, what=f"experiment run {file.name}", option="--out"):
+        keys = missing_runs(plan, place)
+        plan.forget_data()
+        found = len(plan.runs) - len(keys)
+        out.note(f"{len(plan.runs)} runs, {found} of them done before; results go to {place}")
+        began = monotonic()
 
-    def tell(progress: Progress) -> None:
-        _tell(out, progress, monotonic() - began)
+        def tell(progress: Progress) -> None:
+            nonlocal done
+            done = progress.done
+            _tell(out, progress, monotonic() - began)
 
-    count = workers or os.cpu_count() or 1
-    failures = []
-    if keys:
-        with _ended_by_sigterm():
-            failures = run_missing(plan, place, keys, folder=_data_folder(file, data_folder), workers=count, tell=tell)
+        failures = []
+        try:
+            with _ended_by_sigterm():
+                if keys:
+                    data = _data_folder(file, data_folder)
+                    failures = run_missing(plan, place, keys, folder=data, workers=count, tell=tell)
+        except (KeyboardInterrupt, SystemExit):
+            out.note(f"stopped with {found + done} of {len(plan.runs)} runs done; the same command goes on from there")
+            raise
     if len(failures) < len(plan.runs):
         records = read_records(place)
         paths = write_results(records, place)
@@ -101,35 +109,53 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
 @command("list", has_json=True, example="blossom-edge experiment list har.toml")
 @click.argument("file", type=click.Path(path_type=Path))
 @out_option
-def list_command(out: Output, file: Path, folder: Path | None) -> None:
-    """Show the runs that FILE asks for, by cell and mode, and how many of each are done. Reads no data set."""
+@data_option
+def list_command(out: Output, file: Path, folder: Path | None, data_folder: Path | None) -> None:
+    """Show the runs that FILE asks for, by cell and mode, and how many of each are done.
+
+    Whether a result is of these settings and data can only be told where the data are; else it counts as done.
+    """
     from blossom_edge.simulation.experiments.plan import Plan
+    from blossom_edge.simulation.experiments.processes import sort_runs
     from blossom_edge.simulation.experiments.settings import load_settings
     from blossom_edge.simulation.experiments.worker import record_path
 
-    plan = Plan(load_settings(file.expanduser()), folder=file.parent)
+    plan = Plan(load_settings(file.expanduser()), folder=_data_folder(file, data_folder))
     place = _place(file, folder)
-    done = {key for key in plan.runs if record_path(place, key).exists()}
+    done, other, unchecked = {key for key in plan.runs if record_path(place, key).exists()}, set[str](), ""
+    if done:
+        try:
+            other = set(sort_runs(plan, place)[1])
+        except ConfigError as error:
+            unchecked = str(error)
+    done -= other
     rows: dict[tuple[str, str], list[int]] = {}
     for key, one in plan.runs.items():
-        row = rows.setdefault((str(one.cell), one.mode), [0, 0])
+        row = rows.setdefault((str(one.cell), one.mode), [0, 0, 0])
         row[0] += 1
         row[1] += key in done
+        row[2] += key in other
     out.json(
         {
             "name": plan.settings.name,
             "folder": str(place),
             "num_runs": len(plan.runs),
             "num_done": len(done),
+            "num_changed": None if unchecked else len(other),
             "runs": [
                 {"key": key, "cell": str(one.cell), "mode": one.mode, "seed": one.seed, "done": key in done}
                 for key, one in plan.runs.items()
             ],
         }
     )
-    out.table([(cell, mode, *counts) for (cell, mode), counts in rows.items()], ["cell", "mode", "runs", "done"])
+    headers = ["cell", "mode", "runs", "done", *(["changed"] if other else [])]
+    out.table([(*where, *counts)[: len(headers)] for where, counts in rows.items()], headers)
     out.line()
     out.line(f"{len(done)} of {len(plan.runs)} runs are done, in {place}")
+    if other:
+        out.line(f"{len(other)} results there are of other settings or data: name another folder with --out")
+    if unchecked:
+        out.note(f"not checked whether they are of these settings and data: {unchecked}")
 
 
 @contextmanager

@@ -39,9 +39,11 @@ def report(out: Output, folder: Path) -> None:
 def show_results(out: Output, records: Sequence[RunRecord], paths: ResultPaths) -> None:
     """Print the scores per cell and mode, what the registered rule says where it applies, and where the files are."""
     from blossom_edge.simulation.experiments.judgement import is_registered, judge_dual
-    from blossom_edge.simulation.experiments.summary import score_table
+    from blossom_edge.simulation.experiments.summary import score_table, short_cells
 
     out.table(*score_table(records, width=out.width))
+    for sentence in short_cells(records):
+        out.warn(sentence)
     if is_registered(records):
         out.line()
         _wrapped(out, judge_dual(records).words)

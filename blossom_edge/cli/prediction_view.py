@@ -75,4 +75,6 @@ def _said(prediction: Prediction) -> str:
     if prediction.kind == "regression":
         return f"{prediction.value:.4g} {prediction.unit}".strip() if prediction.value is not None else "-"
     words = ", ".join(prediction.labels) or "none"
-    return f"{words} (own head)" if prediction.personal else words
+    if not prediction.personal:
+        return words
+    return f"{words} ({'both heads' if prediction.gate else 'own head'})"

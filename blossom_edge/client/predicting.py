@@ -123,6 +123,7 @@ class Predictor:
                     value=value,
                     unit=settings.unit,
                     personal=task in own,
+                    gate=used.gates.get(task) if task in own else None,
                 )
             )
         return predictions

@@ -17,7 +17,8 @@ class Prediction:
     value, unit: of a regression, in the task's unit.
     latency_ms: from the window to the outputs, all blocks, in milliseconds.
     versions: block -> version, all of one generation of the model; a personal head is there under `head/TASK`.
-    personal: whether the output is that of the device's own head.
+    personal: whether the device's own head takes part in the output. gate: the share of the shared head where both are
+        mixed, 0 to 1; None where they are not.
     """
 
     number: int
@@ -34,3 +35,4 @@ class Prediction:
     value: float | None = None
     unit: str = ""
     personal: bool = False
+    gate: float | None = None

@@ -22,10 +22,11 @@ class FolderLock:
         self._fd: int | None = fd
 
     @classmethod
-    def acquire(cls, folder: Path, *, what: str) -> FolderLock:
+    def acquire(cls, folder: Path, *, what: str, option: str = "--data-dir") -> FolderLock:
         """Take the lock of `folder`, which is made if it is missing; never waits.
 
-        `what` says who takes it (`gateway`, `device pi-7`); it is what the next one is told, with the process id.
+        `what` says who takes it (`gateway`, `device pi-7`); it is what the next one is told, with the process id and
+        the `option` that names another folder.
 
         Raises:
             StorageError: `folder-in-use` with who holds it, or `disk-failed`.
@@ -46,7 +47,7 @@ class FolderLock:
             raise StorageError(
                 "folder-in-use",
                 f"{folder} is in use by {holder or 'another process'} (process {pid or 'unknown'})",
-                hint="stop that process, or give another folder with --data-dir",
+                hint=f"stop that process, or give another folder with {option}",
             ) from error
         except OSError as error:
             os.close(fd)

@@ -17,6 +17,7 @@ import pytest
 
 from blossom_edge.cli.main import program
 from blossom_edge.console.program import run
+from blossom_edge.durable.lock import FolderLock
 from tests.live import until as wait_until
 from tests.support.experiments import EXPERIMENT, toml_of, write_tiny
 
@@ -52,6 +53,25 @@ def test_a_file_becomes_records_tables_and_page_and_is_not_done_twice(
     assert run(program, ["experiment", "run", str(file)]) == 2
     assert "experiment-changed" in capsys.readouterr().err
 
+    assert run(program, ["experiment", "list", str(file), "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["num_done"], listed["num_changed"]) == (0, 4)
+
+    (tmp_path / "tiny.npz").unlink()
+    assert run(program, ["experiment", "list", str(file)]) == 0
+    said = capsys.readouterr()
+    assert "4 of 4 runs are done" in said.out
+    assert "not checked" in said.err
+
+
+def test_a_folder_that_another_run_works_in_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = experiment(tmp_path)
+    with FolderLock.acquire(tmp_path / "tiny-runs", what="experiment run tiny-runs.toml"):
+        assert run(program, ["experiment", "run", str(file)]) == 1
+    said = capsys.readouterr().err
+    assert "folder-in-use" in said
+    assert "--out" in said
+
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,11 +104,13 @@ def test_killed_in_mid_run_it_leaves_nobody_behind_and_goes_on_where_it_was(tmp_
 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_gives_130(tmp_path: Path) -> None:
-    process = start(experiment(tmp_path, rounds=300))
+    process = start(experiment(tmp_path, rounds=300), stderr=subprocess.PIPE)
     until(lambda: children(process.pid), 60)
     workers = children(process.pid)
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 130
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"stopped with 0 of 4 runs done; the same command goes on from there" in said
     assert not any(map(alive, workers))
 
 

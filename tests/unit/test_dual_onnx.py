@@ -185,7 +185,7 @@ def test_an_own_head_is_mixed_with_the_shared_one_and_the_gate_outlives_the_proc
     assert gate < MIDDLE  # the shared head is random here, the own one is fitted
     assert status["uses_own_head"] == {"har": True}
     assert taken.score["har.accuracy"].mean == status["scores"]["mixed"]["har.accuracy"]
-    assert all(p.personal for p in device.update(0.0))
+    assert all(p.personal and p.gate is not None for p in device.update(0.0))
     kept = look(tmp_path)
     assert kept is not None
     assert kept.gates == {"har": gate}

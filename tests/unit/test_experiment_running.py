@@ -105,6 +105,18 @@ def test_who_joins_late_takes_part_from_then_on_and_who_never_joins_is_scored(tm
     assert 0 < late.bytes_up_per_round < others[0].bytes_up_per_round
     assert never.bytes_up_per_round == 0
     assert accuracy(never.confusion) > 0.8
+    assert [client.join_round for client in found.clients] == [3, 9, 1, 1]
+
+
+def test_a_centralised_model_learns_from_a_modality_from_the_round_in_which_it_comes(tmp_path: Path) -> None:
+    modes = {
+        name: {"visibility": "centralised", "behaviours": [{"gain": "gyro", "at_round": number, "clients": [0]}]}
+        for name, number in (("early", 1), ("middle", 3), ("never", 9))
+    }
+    found = records(tmp_path, modes=modes, mixes=["0-0-4"], rounds=4, set=["training.lr=0.002"])
+    curves = {mode: record.clients[0].macro_f1 for mode, record in found.items()}
+    assert curves["middle"][:2] == curves["never"][:2] != curves["early"][:2]
+    assert curves["middle"][2] != curves["never"][2], curves
 
 
 @pytest.mark.slow

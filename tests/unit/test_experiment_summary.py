@@ -18,7 +18,7 @@ from blossom_edge.simulation.experiments.judgement import REGISTERED_CELLS, Verd
 from blossom_edge.simulation.experiments.reading import read_records
 from blossom_edge.simulation.experiments.records import Cell, RunRecord
 from blossom_edge.simulation.experiments.run_scores import grouped, mean_curve, run_score
-from blossom_edge.simulation.experiments.summary import score_table, summarise, write_results
+from blossom_edge.simulation.experiments.summary import score_table, short_cells, summarise, write_results
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -162,6 +162,15 @@ def test_rule_says_nothing_final_while_cells_or_seeds_are_missing() -> None:
     assert verdict.missing == ("1 of 16 cells", f"{CELL}: 2 of 5 seeds")
     assert judge_dual(records, cells=1, seeds=2).is_default is True
     assert judge_dual(runs_with({"full": [60]})).mean_gain is None
+
+
+def test_cells_with_fewer_windows_than_they_ask_for_are_named() -> None:
+    # 40 training windows and 20 test windows are the 60 of the cell; with 16 test windows four are missing
+    whole, short = client_of(5, 5), client_of(5, 3)
+    assert short_cells([run_of("full", 0, [whole, whole])]) == []
+    assert short_cells([run_of(mode, 0, [whole, short]) for mode in ("full", "dual")]) == [
+        "ucihar 5-5-0 iid 60: some clients have fewer windows, the least 56"
+    ]
 
 
 def test_terminal_table_fits_80_columns_and_has_points() -> None:

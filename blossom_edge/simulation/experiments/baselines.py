@@ -11,7 +11,7 @@ from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.core.windows import WindowSet
 from blossom_edge.federation.schema import Federation
 from blossom_edge.simulation.experiments.bench import Bench, Model, Outcome, unseen_counts
-from blossom_edge.simulation.experiments.client import ClientWindows, Counts, ExperimentClient
+from blossom_edge.simulation.experiments.client import ClientWindows, Counts, ExperimentClient, windows_at
 from blossom_edge.simulation.experiments.division import Seat
 from blossom_edge.simulation.experiments.fitting import all_private
 
@@ -41,24 +41,29 @@ def local(bench: Bench) -> dict[str, Outcome]:
     for seat in bench.division.seats:
         client = bench.client(seat, own)
         model: Model = DeviceBlocks(bench.federation, seat.modalities, ()).model({}, {})
-        model = _train(client, own, model, bench.rounds, client.evaluate)
+        model = _train(client, own, model, bench.rounds, _own_score(client))
         found[seat.id] = Outcome(client.confusions, unseen_counts(bench, seat, client, model))
     return found
 
 
+def _own_score(client: ExperimentClient) -> Callable[[Model, int], object]:
+    return lambda model, number: client.evaluate(model)
+
+
 def centralised(bench: Bench) -> dict[str, Outcome]:
-    """One model on the windows of all clients, with the modalities that each has; scored as each client has them."""
+    """One model on the windows of all clients, with the modalities that each has in the round; scored so, too."""
     own, keys = all_private(bench.federation), sorted(bench.federation.modalities)
-    stages = {seat.id: bench.stages(seat, keys=keys)[0] for seat in bench.division.seats}
-    train = WindowSet.joined(stage.train for stage in stages.values())
-    one = ExperimentClient(
-        own, device_id="all", stages=(ClientWindows(1, train, train),), task=bench.task, seed=bench.seed
-    )
+    stages = {seat.id: bench.stages(seat, keys=keys) for seat in bench.division.seats}
+    joined = []
+    for since in sorted({stage.since for each in stages.values() for stage in each}):
+        train = WindowSet.joined(windows_at(each, since).train for each in stages.values())
+        joined.append(ClientWindows(since, train, train))
+    one = ExperimentClient(own, device_id="all", stages=tuple(joined), task=bench.task, seed=bench.seed)
     confusions: dict[str, list[Counts]] = {seat: [] for seat in stages}
 
-    def score(model: Model) -> None:
-        for seat, stage in stages.items():
-            confusions[seat].append(one.confusion(model, stage.test))
+    def score(model: Model, number: int) -> None:
+        for seat, each in stages.items():
+            confusions[seat].append(one.confusion(model, windows_at(each, number).test))
 
     model: Model = DeviceBlocks(bench.federation, tuple(keys), ()).model({}, {})
     model = _train(one, own, model, bench.rounds, score)
@@ -70,16 +75,16 @@ def centralised(bench: Bench) -> dict[str, Outcome]:
 
 
 def _train(
-    client: ExperimentClient, federation: Federation, model: Model, rounds: int, score: Callable[[Model], object]
+    client: ExperimentClient, federation: Federation, model: Model, rounds: int, score: Callable[[Model, int], object]
 ) -> Model:
-    """Train without a network, scored before the first round and after each."""
+    """Train without a network; `score` is called with the number of the round before each and after the last."""
     optimizer: Mapping[str, Any] = {}
     for number in range(1, rounds + 1):
         client.go_to(number)
-        score(model)
+        score(model, number)
         result = client.train(
             model, federation.local_training(number), round_number=number, frozen=frozenset(), optimizer=optimizer
         )
         model, optimizer = {**model, **result.blocks}, result.optimizer
-    score(model)
+    score(model, rounds)
     return model

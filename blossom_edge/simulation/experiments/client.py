@@ -6,7 +6,7 @@ An attack is on what the trainer gives to the session; the product's own code kn
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,11 @@ class ClientWindows:
     since: int
     train: WindowSet
     test: WindowSet
+
+
+def windows_at(stages: Sequence[ClientWindows], round_number: int) -> ClientWindows:
+    """The windows of this round; stages are sorted by `since`, the first is from round 1."""
+    return [stage for stage in stages if stage.since <= round_number][-1]
 
 
 class ExperimentClient:
@@ -126,7 +131,7 @@ class ExperimentClient:
         self._round = round_number
 
     def _now(self) -> ClientWindows:
-        return [stage for stage in self._stages if stage.since <= self._round][-1]
+        return windows_at(self._stages, self._round)
 
     def _attacked(self, before: Blocks, after: Mapping[BlockId, Tensors], round_number: int) -> dict[BlockId, Tensors]:
         if self._behaviour is None:

@@ -30,6 +30,23 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of a random name is ma
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
+def sort_runs(plan: Plan, out: Path) -> tuple[list[str], list[str]]:
+    """Keys of the runs without a record in `out`, and of those whose record is of other settings or other data.
+
+    Raises:
+        ConfigError: as `Plan.digest`: a combination cannot be.
+        StorageError: a record is damaged.
+    """
+    missing, other = [], []
+    for key, run in plan.runs.items():
+        digest, path = plan.digest(run), record_path(out, key)
+        if not path.exists():
+            missing.append(key)
+        elif read_record(path).digest != digest:
+            other.append(key)
+    return missing, other
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """A run that has no result, and why."""
@@ -58,13 +75,7 @@ def missing_runs(plan: Plan, out: Path) -> list[str]:
         ConfigError: as `Plan.digest`: a combination cannot be.
         StorageError: a record is damaged.
     """
-    missing, other = [], []
-    for key, run in plan.runs.items():
-        digest, path = plan.digest(run), record_path(out, key)
-        if not path.exists():
-            missing.append(key)
-        elif read_record(path).digest != digest:
-            other.append(key)
+    missing, other = sort_runs(plan, out)
     if other:
         raise ConfigError(
             "experiment-changed",

@@ -43,6 +43,8 @@ class ClientRecord:
     bytes_up_per_round: float
     bytes_down_per_round: float
     gate: float | None = None
+    join_round: int = 1
+    """Takes part from this round on."""
 
 
 @dataclass(frozen=True, slots=True)

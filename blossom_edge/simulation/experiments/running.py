@@ -71,6 +71,7 @@ def _record(bench: Bench, seat: Seat, outcome: Outcome) -> ClientRecord:
         bytes_up_per_round=outcome.bytes_up,
         bytes_down_per_round=outcome.bytes_down,
         gate=outcome.gate,
+        join_round=bench.behaviours[seat.id].join_round if seat.id in bench.behaviours else 1,
     )
 
 

@@ -34,7 +34,7 @@ from blossom_edge.simulation.experiments.run_scores import (
 )
 from blossom_edge.simulation.experiments.statistics import paired, spread
 
-__all__ = ["ResultPaths", "score_table", "summarise", "write_results"]
+__all__ = ["ResultPaths", "score_table", "short_cells", "summarise", "write_results"]
 
 FORMAT = 1
 PLAIN_METRICS = ("accuracy", "macro_f1")
@@ -116,6 +116,17 @@ def score_table(records: Sequence[RunRecord], *, width: int) -> tuple[list[list[
     return rows, ["macro F1, points", *map(mode_name, modes)] if fits else ["cell", "mode", "macro F1, points"]
 
 
+def short_cells(records: Sequence[RunRecord]) -> list[str]:
+    """A sentence for each cell that asks for more windows of a client than some client has."""
+    found: dict[Cell, set[int]] = {}
+    for record in records:
+        for client in record.clients:
+            size = client.num_train + num_windows(client.confusion)
+            if size < record.cell.windows:
+                found.setdefault(record.cell, set()).add(size)
+    return [f"{cell}: some clients have fewer windows, the least {min(sizes)}" for cell, sizes in found.items()]
+
+
 def _shown(by_mode: Mapping[str, Mapping[int, RunRecord]], mode: str, *, with_spread: bool) -> str:
     values = [100 * score for score in scores_by_seed(by_mode.get(mode, {}), "macro_f1").values()]
     if not values:
@@ -159,6 +170,7 @@ def _client_row(run: RunRecord, client: ClientRecord) -> Row:
         "bytes_up": round(client.bytes_up_per_round),
         "bytes_down": round(client.bytes_down_per_round),
         "gate": client.gate,
+        "join_round": client.join_round,
         "train_labels": " ".join(map(str, client.train_labels)),
         "confusion": "; ".join(" ".join(map(str, row)) for row in client.confusion),
     }
