@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def report(out: Output, folder: Path) -> None:
     """Write tables and page of the finished runs in FOLDER, and show the scores.
 
-    Writes results.csv, clients.csv, summary.csv, summary.json and index.html into FOLDER, as `experiment run` does at
+    Writes results.csv, clients.csv, summary.csv, summary.json, tables.md and index.html into FOLDER, as `run` does at
     its end; also while it runs.
     """
     from blossom_edge.simulation.experiments.reading import read_records

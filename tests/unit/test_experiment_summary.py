@@ -91,6 +91,21 @@ def test_tables_have_every_run_client_and_pair(tmp_path: Path) -> None:
     assert paths.page.exists()
 
 
+def test_the_tables_in_markdown_have_every_score_difference_and_group(tmp_path: Path) -> None:
+    other = client_of(8, 2, id="c1", modalities=("accel", "gyro"))
+    modes = {"full": 50, "private-head-fusion": 60, "dual": 70}
+    records = [run_of(m, seed, [client_of(v, 100 - v), other]) for m, v in modes.items() for seed in (0, 1)]
+    text = write_results(records, tmp_path).tables.read_text("utf-8")
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    assert all(len(row) == len(rows[0]) for row in rows[:3])
+    # (0.5 of 200 windows and 0.8 of 20) / 220 = 0.527..., 0.618..., 0.709...
+    assert rows[2] == ["ucihar 5-5-0 iid 60", "52.7 ± 0.0", "61.8 ± 0.0", "**70.9 ± 0.0**"]
+    assert ["ucihar 5-5-0 iid 60", "accel", "50.0", "60.0", "70.0"] in rows
+    assert ["ucihar 5-5-0 iid 60", "accel + gyro", "80.0", "80.0", "80.0"] in rows
+    assert ["ucihar 5-5-0 iid 60", "", "+18.2 (+18.2 to +18.2)", "+9.1 (+9.1 to +9.1)"] in rows
+    assert ["dual", "+34.5 % (1)", "+34.5 % (1)"] in rows
+
+
 def test_equal_records_in_another_order_give_equal_files(tmp_path: Path) -> None:
     records = whole_experiment(seeds=2, rounds=3)
     for name, given in (("a", records), ("b", records[::-1])):
@@ -246,5 +261,5 @@ def test_command_writes_the_files_and_shows_the_scores(tmp_path: Path, capsys: p
     report.main([str(tmp_path), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["dual_rule"] is None
     assert {path.name for path in tmp_path.iterdir()} == {
-        "runs", "results.csv", "clients.csv", "summary.csv", "summary.json", "index.html",
+        "runs", "results.csv", "clients.csv", "summary.csv", "summary.json", "tables.md", "index.html",
     }  # fmt: skip

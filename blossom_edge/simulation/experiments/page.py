@@ -9,13 +9,12 @@ from statistics import fmean
 
 from blossom_edge.console.output import format_bytes, format_seconds
 from blossom_edge.durable import atomic_write
-from blossom_edge.simulation.experiments.gains import ORACLE, Gain, gains_of, mean_gains
+from blossom_edge.simulation.experiments.gains import Gain, gains_of
 from blossom_edge.simulation.experiments.judgement import MODE, OTHER, is_registered, judge_dual
-from blossom_edge.simulation.experiments.page_charts import NO_GAIN, bytes_chart, cell_charts, gains_over_full
+from blossom_edge.simulation.experiments.page_charts import bytes_chart, cell_charts, gains_over_full
 from blossom_edge.simulation.experiments.records import RunRecord
 from blossom_edge.simulation.experiments.run_scores import (
     METRICS,
-    NO_CONTENDERS,
     Grouped,
     complete,
     grouped,
@@ -24,7 +23,20 @@ from blossom_edge.simulation.experiments.run_scores import (
     modes_of,
     scores_by_seed,
 )
-from blossom_edge.simulation.experiments.statistics import Paired, paired, spread
+from blossom_edge.simulation.experiments.statistics import paired
+from blossom_edge.simulation.experiments.tables import (
+    GAIN_NOTE,
+    MEAN_NOTE,
+    RELATIVE_NOTE,
+    TEST_NOTE,
+    Table,
+    best,
+    gain_rows,
+    interval_text,
+    mode_means,
+    relative_rows,
+    score_rows,
+)
 from blossom_edge.simulation.report_html import bullets, header, page, section, table
 from blossom_edge.simulation.report_svg import Look
 
@@ -39,22 +51,6 @@ ABOUT_MODES: Mapping[str, str] = {
     "centralised": "one model on all windows, an upper bound that no federation can choose",
 }
 NBSP = "\u00a0"
-MEAN_NOTE = (
-    "Points, mean over the seeds ± sample standard deviation. A run's score is the mean over its devices, weighted by "
-    "their test windows. The best mode that a federation can choose is marked, among those with all seeds."
-)
-GAIN_NOTE = (
-    "Points of macro F1 above the full model with the same seeds. "
-    "In brackets the 95 % interval of the mean (Student t)."
-)
-TEST_NOTE = (
-    "p of the paired t-test / of the exact sign-flip test, both two-sided, not corrected for many comparisons. "
-    "With 5 seeds the exact test cannot go below 0.0625."
-)
-RELATIVE_NOTE = (
-    "(mode - full) / full of macro F1 as the paper counts it (an absent class is 0), mean of the cells. "
-    "A gain relative to a low score is large: read it beside the points."
-)
 
 
 def write_page(records: Sequence[RunRecord], path: Path) -> None:
@@ -71,7 +67,7 @@ def headline(cells: Grouped) -> str:
     """In how many cells each mode is the best that a federation can choose, in one line."""
     won: dict[str, int] = {}
     for by_mode in cells.values():
-        for mode in _best(_means(complete(by_mode), "macro_f1")):
+        for mode in best(mode_means(complete(by_mode), "macro_f1")):
             won[mode] = won.get(mode, 0) + 1
     if not won:
         return "No score to compare yet"
@@ -91,7 +87,7 @@ def weak_points(cells: Grouped) -> list[str]:
                 gain = paired(scores[mode], scores.get(other, {}))
                 if gain is None or gain.difference >= 0:
                     continue
-                interval = f"95 % interval {_interval(gain.low, gain.high)}, " if gain.low is not None else ""
+                interval = f"95 % interval {interval_text(gain)}, " if gain.low is not None else ""
                 words.append(
                     f"{cell}: {mode_name(mode)} is {-100 * gain.difference:.1f} points below {mode_name(other)} "
                     f"({interval}{gain.lost} of {gain.n} seeds lost)."
@@ -161,52 +157,28 @@ def _legend(looks: Sequence[Look], modes: Mapping[str, object]) -> str:
 
 
 def _scores(cells: Grouped, metric: str) -> str:
-    """Cells by modes; the best that a federation can choose is marked."""
-    modes = modes_of(cells)
-    rows, marked = [], set()
-    for number, (cell, by_mode) in enumerate(cells.items()):
-        whole = complete(by_mode)
-        row = [str(cell)]
-        for mode in modes:
-            values = [100 * score for score in scores_by_seed(by_mode.get(mode, {}), metric).values()]
-            found = spread(values) if values else None
-            shown = "" if not found else f"{found.mean:.1f}"
-            shown += f"{NBSP}±{NBSP}{found.sd:.1f}" if found and found.sd is not None else ""
-            row.append(shown + (f" ({len(values)} of the seeds)" if found and mode not in whole else ""))
-        marked |= {(number, 1 + modes.index(mode)) for mode in _best(_means(whole, metric))}
-        rows.append(row)
-    heads = ["cell", *map(mode_name, modes)]
-    return f"<p>{MEAN_NOTE}</p>{table(heads, rows, numbers_from=1, marked=frozenset(marked), whole_names=True)}"
+    return f"<p>{MEAN_NOTE}</p>{_table(score_rows(cells, metric))}"
 
 
 def _gains(cells: Grouped, gains: Sequence[Gain]) -> str:
     if not any(gains_over_full(by_mode) for by_mode in cells.values()):
         return ""
-    modes = [mode for mode in modes_of(cells) if mode not in NO_GAIN]
-    points, tests = [], []
-    for cell, by_mode in cells.items():
-        full = scores_by_seed(by_mode.get("full", {}), "macro_f1")
-        found = [paired(scores_by_seed(by_mode.get(mode, {}), "macro_f1"), full) for mode in modes]
-        points.append([str(cell), *(_points(gain) for gain in found)])
-        tests.append([str(cell), *("" if one is None else f"{_p(one.p_t)} / {_p(one.p_permutation)}" for one in found)])
-    heads = ["cell", *map(mode_name, modes)]
+    points, tests = gain_rows(cells)
     body = (
-        f"<p>{GAIN_NOTE}</p>{table(heads, points, numbers_from=1, whole_names=True)}"
-        f"<details><summary>Paired tests</summary><p>{TEST_NOTE}</p>"
-        f"{table(heads, tests, numbers_from=1, whole_names=True)}</details>"
+        f"<p>{GAIN_NOTE}</p>{_table(points)}"
+        f"<details><summary>Paired tests</summary><p>{TEST_NOTE}</p>{_table(tests)}</details>"
     )
     if gains:
-        mixes = sorted({gain.cell.mix for gain in gains})
-        means = {(row["choice"], row["mix"]): row for row in mean_gains(gains)}
-        relative = []
-        for choice in dict.fromkeys(choice for choice, _ in means):
-            cols = [means.get((choice, mix)) for mix in ("all", *mixes)]
-            shown = ["" if col is None else f"{100 * col['gain']:+.1f} % ({col['cells']})" for col in cols]
-            relative.append([choice if choice == ORACLE else mode_name(choice), *shown])
-        heads = ["mode", "all cells", *(f"mix {mix}" for mix in mixes)]
+        relative = relative_rows(gains)
         body += f"<h3>Relative gain, as the paper counts it</h3><p>{RELATIVE_NOTE} In brackets: cells.</p>"
-        body += table(heads, relative, numbers_from=1)
+        body += table(relative.heads, relative.rows, numbers_from=1)
     return section("Gain over the full model", body)
+
+
+def _table(found: Table) -> str:
+    rows = [[row[0], *(text.replace(" ± ", f"{NBSP}±{NBSP}").replace(" to ", f"{NBSP}to{NBSP}") for text in row[1:])]
+            for row in found.rows]  # fmt: skip
+    return table(found.heads, rows, numbers_from=1, marked=found.marked, whole_names=True)
 
 
 def _bytes(cells: Grouped, looks: Sequence[Look]) -> str:
@@ -237,32 +209,6 @@ def _bytes(cells: Grouped, looks: Sequence[Look]) -> str:
 def _others(cells: Grouped) -> str:
     parts = []
     for metric, about in METRICS.items():
-        if metric != "macro_f1" and any(_means(by_mode, metric) for by_mode in cells.values()):
+        if metric != "macro_f1" and any(mode_means(by_mode, metric) for by_mode in cells.values()):
             parts.append(f"<details><summary>{escape(about.title)}</summary>{_scores(cells, metric)}</details>")
     return "".join(parts)
-
-
-def _means(by_mode: Mapping[str, Mapping[int, RunRecord]], metric: str) -> dict[str, float]:
-    scores = {mode: scores_by_seed(runs, metric) for mode, runs in by_mode.items()}
-    return {mode: fmean(values.values()) for mode, values in scores.items() if values}
-
-
-def _best(means: Mapping[str, float]) -> list[str]:
-    """The highest of the modes that a federation can choose; several where they are equal to what is shown."""
-    open_to = {mode: value for mode, value in means.items() if mode not in NO_CONTENDERS}
-    return [mode for mode, value in open_to.items() if max(open_to.values()) - value < 0.0005]
-
-
-def _points(gain: Paired | None) -> str:
-    if gain is None:
-        return ""
-    interval = f" ({_interval(gain.low, gain.high)})".replace(" to ", f"{NBSP}to{NBSP}") if gain.low is not None else ""
-    return f"{100 * gain.difference:+.1f}{interval}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -18,6 +18,7 @@ from blossom_edge.core.errors import ConfigError
 from blossom_edge.durable import atomic_write, make_folder
 from blossom_edge.simulation.experiments.gains import Gain, gains_of, mean_gains
 from blossom_edge.simulation.experiments.judgement import is_registered, judge_dual
+from blossom_edge.simulation.experiments.markdown import markdown
 from blossom_edge.simulation.experiments.page import write_page
 from blossom_edge.simulation.experiments.records import Cell, ClientRecord, RunRecord
 from blossom_edge.simulation.experiments.run_scores import (
@@ -50,11 +51,12 @@ class ResultPaths:
     clients: Path
     summary_csv: Path
     summary_json: Path
+    tables: Path
     page: Path
 
 
 def write_results(records: Sequence[RunRecord], folder: Path) -> ResultPaths:
-    """Write results.csv, clients.csv, summary.csv, summary.json and index.html into `folder`.
+    """Write results.csv, clients.csv, summary.csv, summary.json, tables.md and index.html into `folder`.
 
     Equal records give equal bytes.
 
@@ -68,12 +70,13 @@ def write_results(records: Sequence[RunRecord], folder: Path) -> ResultPaths:
     ordered = [run for by_mode in cells.values() for runs in by_mode.values() for run in runs.values()]
     summary = summarise(records)
     make_folder(folder)
-    paths = ResultPaths(*(folder / name for name in
-                          ("results.csv", "clients.csv", "summary.csv", "summary.json", "index.html")))  # fmt: skip
+    names = ("results.csv", "clients.csv", "summary.csv", "summary.json", "tables.md", "index.html")
+    paths = ResultPaths(*(folder / name for name in names))
     _write(paths.results, _csv([_run_row(run) for run in ordered]))
     _write(paths.clients, _csv([_client_row(run, client) for run in ordered for client in run.clients]))
     _write(paths.summary_csv, _csv([*summary["scores"], *summary["pairs"]]))
     _write(paths.summary_json, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    _write(paths.tables, markdown(records))
     write_page(records, paths.page)
     return paths
 
