@@ -30,6 +30,11 @@ def test_short_forms_are_written_out_and_read_back() -> None:
     assert parse(found.to_dict()) == found
 
 
+def test_a_file_without_modes_has_dual_and_every_baseline() -> None:
+    found = parse({key: value for key, value in EXPERIMENT.items() if key != "modes"})
+    assert {"majority", "local", "full", "private-head", "private-head-fusion", "dual", "centralised"} == set(found.modes)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

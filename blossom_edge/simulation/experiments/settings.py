@@ -35,6 +35,8 @@ MAX_FILE_BYTES = 1 << 20
 VISIBILITIES = ("full", "private-head", "private-head-fusion", "private-encoders", "dual", "cohort-head-fusion")
 BASELINES = ("local", "majority", "centralised")
 """Modes without a federation: each alone, own most frequent label, all windows in one place."""
+DEFAULT_MODES = ("majority", "local", "full", "private-head", "private-head-fusion", "dual", "centralised")
+"""Where a file names none: dual, and all that it has to be compared with."""
 MIX = re.compile(r"\d{1,3}(-\d{1,3})+")
 SPLIT = re.compile(r"iid|by-subject|dirichlet:\d+(\.\d+)?")
 
@@ -210,7 +212,7 @@ def _write_out(values: dict[str, Any]) -> None:
                 "data: found two sources of one name, or no text; expected a table [data.NAME] with source"
             )
         values["data"] = dict(named)
-    if isinstance(modes := values.get("modes"), list):
+    if isinstance(modes := values.setdefault("modes", list(DEFAULT_MODES)), list):
         _no_twice("modes", modes)
         values["modes"] = {str(mode): {"visibility": mode} for mode in modes}
     if isinstance(mixes := values.get("mixes"), list):
