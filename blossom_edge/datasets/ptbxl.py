@@ -91,7 +91,7 @@ def _wfdb() -> ModuleType:
         raise ConfigError(
             "package-missing",
             "PTB-XL is read through the package wfdb, which is not installed",
-            hint="pip install wfdb",
+            hint="pip install 'blossom-edge[ptbxl]'",
         ) from error
 
 

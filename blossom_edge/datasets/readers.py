@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blossom_edge.core.errors import ConfigError
 from blossom_edge.datasets.arrays import read_arrays
-from blossom_edge.datasets.avmnist import read_avdigits, read_avmnist
+from blossom_edge.datasets.avmnist import read_avdigits, read_avdigits_once, read_avmnist
 from blossom_edge.datasets.dataset import Dataset
 from blossom_edge.datasets.iemocap import read_iemocap
 from blossom_edge.datasets.kuhar import read_kuhar
@@ -21,6 +21,7 @@ READERS: dict[str, Callable[[Path], Dataset]] = {
     "ptbxl": read_ptbxl,
     "avmnist": read_avmnist,
     "avdigits": read_avdigits,
+    "avdigits-once": read_avdigits_once,
     "meld": read_meld,
     "iemocap": read_iemocap,
     "npz": read_arrays,

@@ -72,7 +72,7 @@ SOURCES = {
             "ptb-xl-a-large-publicly-available-electrocardiography-dataset-1.0.3.zip",
             size=1_800 * _MB,
             unpacked=6_000 * _MB,
-            steps=("pip install wfdb, which reads the recordings",),
+            steps=("pip install 'blossom-edge[ptbxl]', which reads the recordings",),
         ),
         Source(
             "avmnist",

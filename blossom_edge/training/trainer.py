@@ -64,6 +64,8 @@ class TorchTrainer:
         self.num_threads = set_threads(threads)
         plural = "" if self.num_threads == 1 else "s"
         self.compute_note = where if self._device.type == "cuda" else f"{where}, {self.num_threads} thread{plural}"
+        self.gates: Mapping[TaskName, float] = {}
+        """By task with dual blocks, the gate that the last training or scoring used."""
         self._validation = ValidationWindows()
         self._model: BlockModel | None = None
         self._stacked: dict[str, tuple[WindowSet, BlockModel, Stacked]] = {}
@@ -213,6 +215,7 @@ class TorchTrainer:
         gates = {task: choose_gate(np.concatenate(found, axis=1)) for task, found in losses.items() if found}
         for task, gate in gates.items():
             model.load({gate_id(task): {"gate": np.full(1, gate, dtype=np.float32)}})
+        self.gates = gates
         return gates
 
     def _stack(self, name: str, windows: WindowSet, model: BlockModel) -> Stacked:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.learning import tiny
+from support.learning import noise, tiny
 from support.stage import ACCEL, BOTH, GYRO, Stage
 
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.roles import used_blocks
 from blossom_edge.codec.tensors import make_codec
 from blossom_edge.core.blocks import BlockId, BlockKey
+from blossom_edge.federation.initial import initial_block
 from blossom_edge.federation.load import load_federation
 
 COHORTS = "visibility=cohort-head-fusion"
@@ -43,6 +44,24 @@ def test_each_signature_averages_its_own_head_and_min_cohort_counts_its_owners_a
     stage.close()
 
 
+def test_what_a_signature_agrees_on_is_the_weighted_mean_of_its_owners_by_hand(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, tiny(COHORTS, "rounds.min_devices=5", "schedule.stop_rounds=1"), DEVICES)
+    for device, windows in (("a", 10), ("b", 30), ("c", 50), ("d", 70), ("e", 20)):
+        stage.trainers[device].num_samples = windows
+    stage.run()
+    block = BlockId.parse("head/har")
+    base = initial_block(stage.state.spec[block], stage.world.federation.digest, stage.world.federation.seed)
+    # a and b have both: (10 d_a + 30 d_b) / 40; c and d the accelerometer: (50 d_c + 70 d_d) / 120; e is alone
+    shares = [{"c": 50 / 120, "d": 70 / 120}, {"a": 0.25, "b": 0.75}, {"e": 1.0}]
+    for key, weights in zip(HEADS, shares, strict=True):
+        data = stage.world.truth.versions.get(stage.state.version(key).sha256)
+        found = make_codec("float32").decode(data, stage.state.spec[block])
+        for name, start in base.items():
+            moved = sum(share * noise(device, 1, block, start.shape, name) for device, share in weights.items())
+            np.testing.assert_allclose(found[name], start + moved, rtol=1e-5, atol=1e-6)
+    stage.close()
+
+
 @pytest.mark.parametrize("modalities", [ACCEL, GYRO, BOTH])
 def test_every_signature_can_be_served_without_training(modalities: tuple[str, ...]) -> None:
     federation = load_federation("har", sets=[COHORTS])
@@ -54,7 +73,6 @@ def test_a_device_that_only_infers_runs_the_versions_of_its_own_cohort(tmp_path:
     from blossom_edge.client.actions import Held
     from blossom_edge.client.fit import load_device_profile
     from blossom_edge.client.onnx_member import OnnxMember
-    from blossom_edge.federation.initial import initial_block
     from blossom_edge.simulation.learner import open_windows
 
     federation = load_federation("har", sets=[COHORTS])

@@ -53,7 +53,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-@pytest.mark.parametrize("visibility", ["private-head", "private-head-fusion", "private-encoders"])
+@pytest.mark.parametrize("visibility", ["private-head", "private-head-fusion", "private-encoders", "dual"])
 @pytest.mark.parametrize("codec", ["float32", "float16"])
 def test_no_byte_of_a_private_block_is_found_outside_its_device(
     tmp_path: Path, log: pytest.LogCaptureFixture, visibility: str, codec: str

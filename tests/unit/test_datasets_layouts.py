@@ -158,8 +158,9 @@ def check_ptbxl(root: Path) -> None:
     assert [name for name, _ in found.modalities["chest"].channels] == ["v1", "v2", "v3", "v4", "v5", "v6"]
 
 
+@pytest.mark.slow  # it takes packages that nothing else here wants; .ci/run installs them
 def test_ptbxl_is_read_by_wfdb_into_limb_and_chest(tmp_path: Path) -> None:
-    pytest.importorskip("wfdb", reason="wfdb is not installed: pip install wfdb")
+    pytest.importorskip("wfdb", reason="wfdb is not installed: pip install 'blossom-edge[ptbxl]'")
     write_ptbxl(tmp_path)
     check_ptbxl(tmp_path)
 
@@ -194,7 +195,7 @@ def test_ptbxl_without_wfdb_says_what_to_install(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "wfdb", None)
     write_ptbxl(tmp_path)
     error = refused(f"ptbxl:{tmp_path}")
-    assert (error.error_id, error.hint) == ("package-missing", "pip install wfdb")
+    assert (error.error_id, error.hint) == ("package-missing", "pip install 'blossom-edge[ptbxl]'")
 
 
 # AV-MNIST
@@ -236,6 +237,10 @@ def test_pairs_of_digits_have_the_sound_that_the_papers_model_takes(tmp_path: Pa
     assert np.array_equal(audio[0], audio[2])
     assert found.modalities["image"].values[:, 0, 0].tolist() == pytest.approx([1.0, 0.0, 0.2])
     assert found.subjects.tolist() == [2, 4, 2]
+    once = read_dataset(f"avdigits-once:{tmp_path}")
+    assert once.labels.tolist() == [3, 5]
+    assert once.subjects.tolist() == [2, 4]
+    assert np.array_equal(once.modalities["audio"].values, audio[:2])
     write_avdigits(tmp_path, labels=(3, 5, 4))
     assert "pairs of different digits" in str(refused(f"avdigits:{tmp_path}"))
 

@@ -106,6 +106,26 @@ def test_who_joins_late_takes_part_from_then_on_and_who_never_joins_is_scored(tm
     assert never.bytes_up_per_round == 0
     assert accuracy(never.confusion) > 0.8
     assert [client.join_round for client in found.clients] == [3, 9, 1, 1]
+    assert [client.behaviour for client in found.clients] == ["join_round = 3", "join_round = 9", "", ""]
+
+
+def test_the_gate_of_a_device_that_never_trained_is_the_one_that_it_was_scored_with(tmp_path: Path) -> None:
+    behaviours = [{"join_round": 9, "clients": [0]}]
+    never, *others = records(tmp_path, modes=["dual"], behaviours=behaviours, mixes=["0-0-4"], rounds=6)["dual"].clients
+    assert never.gate == 1.0  # its own copy never learned, the shared one did
+    assert all(client.gate is not None for client in others)
+
+
+def test_a_sensor_that_died_says_nothing_of_people_never_seen(tmp_path: Path) -> None:
+    modes = {
+        name: {"visibility": "local", "behaviours": [{"lose": "gyro", "at_round": number, "clients": [0]}]}
+        for name, number in (("dead", 3), ("alive", 9))
+    }
+    found = records(tmp_path, modes=modes, mixes=["0-0-4"], rounds=4, unseen=1, set=["training.lr=0.002"])
+    dead, alive = (found[mode].clients[0] for mode in ("dead", "alive"))
+    assert sum(map(sum, dead.unseen)) == sum(map(sum, alive.unseen)) == 40
+    assert dead.unseen != alive.unseen
+    assert found["dead"].clients[1].unseen == found["alive"].clients[1].unseen
 
 
 def test_a_centralised_model_learns_from_a_modality_from_the_round_in_which_it_comes(tmp_path: Path) -> None:

@@ -48,6 +48,10 @@ def test_a_file_without_modes_has_dual_and_every_baseline() -> None:
         ({"seeds": [1, 1]}, "a value twice"),
         ({"data": ["a/tiny.npz", "b/tiny.npz"]}, "two sources of one name"),
         ({"behaviours": [{"attack": "noise"}]}, "expected one: how many, or which"),
+        (
+            {"modes": {"full": {"reference": "local"}, "dual": {}}},
+            "full.reference: found 'local', expected one of dual",
+        ),
     ],
 )
 def test_a_broken_rule_is_named_with_its_key(changes: dict[str, Any], words: str) -> None:

@@ -19,6 +19,7 @@ from blossom_edge.simulation.experiments.reading import read_records
 from blossom_edge.simulation.experiments.records import Cell, RunRecord
 from blossom_edge.simulation.experiments.run_scores import grouped, mean_curve, run_score
 from blossom_edge.simulation.experiments.summary import score_table, short_cells, summarise, write_results
+from blossom_edge.simulation.experiments.tables import reference_rows
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -104,6 +105,25 @@ def test_the_tables_in_markdown_have_every_score_difference_and_group(tmp_path: 
     assert ["ucihar 5-5-0 iid 60", "accel + gyro", "80.0", "80.0", "80.0"] in rows
     assert ["ucihar 5-5-0 iid 60", "", "+18.2 (+18.2 to +18.2)", "+9.1 (+9.1 to +9.1)"] in rows
     assert ["dual", "+34.5 % (1)", "+34.5 % (1)"] in rows
+
+
+def test_a_mode_is_held_against_its_reference_device_by_device(tmp_path: Path) -> None:
+    known, gone, odd = client_of(5, 5, id="c0"), client_of(9, 1, id="c1"), client_of(2, 8, id="c2")
+    plain = [run_of("full", seed, [known, gone, replace(odd, confusion=((6, 4), (4, 6)))]) for seed in (0, 1)]
+    words = "lose = 'accel', at_round = 4"
+    hurt = [replace(run_of("hurt", seed, [known, replace(odd, behaviour=words)]), reference="full") for seed in (0, 1)]
+    found = reference_rows(grouped([*plain, *hurt]))
+    assert found is not None
+    # c1 is in one of them alone: (0.5 + 0.2) / 2 against (0.5 + 0.6) / 2, and the odd one by itself 0.2 against 0.6
+    same = ["ucihar 5-5-0 iid 60", "hurt", "full model"]
+    assert found.rows == [
+        [*same, "all", "35.0", "-20.0 (-20.0 to -20.0)", "35.0", "-20.0 (-20.0 to -20.0)"],
+        [*same, words, "20.0", "-40.0 (-40.0 to -40.0)", "20.0", "-40.0 (-40.0 to -40.0)"],
+    ]
+    paths = write_results([*plain, *hurt], tmp_path)
+    assert f"| hurt | full model | {words} | 20.0 |" in paths.tables.read_text("utf-8")
+    assert "What the change of each mode costs" in paths.page.read_text("utf-8")
+    assert reference_rows(grouped(plain)) is None
 
 
 def test_equal_records_in_another_order_give_equal_files(tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ def test_a_preset_of_the_paper_has_its_sizes_and_known_differences(
     assert head == papers_head + more_classes * (64 + 1)
 
 
+@pytest.mark.parametrize(
+    ("name", "papers"), [("ku-har", 65_792), ("uci-har", 65_792), ("av-mnist", 36_992), ("ptb-xl", 16_512),
+                         ("meld", 16_512), ("iemocap", 16_512)],
+)  # fmt: skip
+def test_the_papers_other_fusion_has_its_size(name: str, papers: int) -> None:
+    (task,) = load_federation(name).tasks
+    federation = load_federation(name, sets=[f"blocks.fusion/{task}.type=concat"])
+    parts = [b for b in federation.spec.blocks if str(b.id).startswith("fusion/")]
+    assert sum(b.num_values for b in parts) == papers
+
+
 def fusion_width(name: str) -> int:
     return 256 if name.endswith("-har") else 128
 

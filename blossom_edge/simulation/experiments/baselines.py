@@ -32,7 +32,7 @@ def majority(bench: Bench) -> dict[str, Outcome]:
 
 def _usable_rows(bench: Bench, seat: Seat) -> Any:
     rows = bench.division.unseen
-    return rows[np.logical_or.reduce([bench.dataset.modalities[m].present[rows] for m in seat.modalities])]
+    return rows[np.logical_or.reduce([bench.dataset.modalities[m].present[rows] for m in bench.at_end(seat)])]
 
 
 def local(bench: Bench) -> dict[str, Outcome]:
@@ -69,9 +69,9 @@ def centralised(bench: Bench) -> dict[str, Outcome]:
     model = _train(one, own, model, bench.rounds, score)
     unseen: dict[tuple[str, ...], Counts | None] = {}
     for seat in bench.division.seats:
-        if seat.modalities not in unseen:
-            unseen[seat.modalities] = unseen_counts(bench, seat, one, model, keys=keys)
-    return {s.id: Outcome(confusions[s.id], unseen[s.modalities]) for s in bench.division.seats}
+        if bench.at_end(seat) not in unseen:
+            unseen[bench.at_end(seat)] = unseen_counts(bench, seat, one, model, keys=keys)
+    return {s.id: Outcome(confusions[s.id], unseen[bench.at_end(s)]) for s in bench.division.seats}
 
 
 def _train(

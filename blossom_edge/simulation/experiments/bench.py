@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,19 +51,27 @@ class Bench:
             self.dataset, rows, task=self.task, modalities=keys or seat.modalities, have=have, scales=self.scales
         )
 
-    def stages(self, seat: Seat, *, keys: Sequence[str] = ()) -> tuple[ClientWindows, ...]:
-        """The client's windows by round: one stage, two where a modality comes or goes."""
+    def changes(self, seat: Seat) -> list[tuple[int, tuple[str, ...]]]:
+        """(first round, modalities that deliver): one pair, two where a modality comes or goes while it runs."""
         behaviour = self.behaviours.get(seat.id)
-        changes = [(1, _without(seat.modalities, behaviour.gain if behaviour else ""))]
+        found = [(1, _without(seat.modalities, behaviour.gain if behaviour else ""))]
         if behaviour is not None and (behaviour.gain or behaviour.lose):
-            changes.append((behaviour.at_round, _without(seat.modalities, behaviour.lose)))
+            found.append((behaviour.at_round, _without(seat.modalities, behaviour.lose)))
+        return found
+
+    def at_end(self, seat: Seat) -> tuple[str, ...]:
+        """The modalities that deliver in the last round."""
+        return [modalities for since, modalities in self.changes(seat) if since <= self.rounds][-1]
+
+    def stages(self, seat: Seat, *, keys: Sequence[str] = ()) -> tuple[ClientWindows, ...]:
+        """The client's windows by round, a stage for each of `changes`."""
         return tuple(
             ClientWindows(
                 since,
                 self.windows(seat, seat.train, have=have, keys=keys),
                 self.windows(seat, seat.test, have=have, keys=keys),
             )
-            for since, have in changes
+            for since, have in self.changes(seat)
         )
 
     def client(self, seat: Seat, federation: Federation) -> ExperimentClient:
@@ -92,10 +100,10 @@ class Outcome:
 def unseen_counts(
     bench: Bench, seat: Seat, client: ExperimentClient, model: Model, *, keys: Sequence[str] = ()
 ) -> Counts | None:
-    """What the client's model answers for people kept apart; None where there are none."""
+    """What the client's model answers for people kept apart, with what delivers at the end; None where nobody is."""
     if not len(bench.division.unseen):
         return None
-    return client.confusion(model, bench.windows(seat, bench.division.unseen, keys=keys))
+    return client.confusion(model, bench.windows(seat, bench.division.unseen, have=bench.at_end(seat), keys=keys))
 
 
 def make_bench(plan: Plan, run: Run) -> Bench:
@@ -145,7 +153,7 @@ def assign(behaviours: Sequence[Behaviour], seats: Sequence[Seat], *, seed: int)
         if len(chosen) < (behaviour.count or len(behaviour.clients)):
             raise ConfigError(
                 "experiment-invalid",
-                f"behaviours: found {len(chosen)} clients that can have {_words(behaviour)}, "
+                f"behaviours: found {len(chosen)} clients that can have {behaviour_words(behaviour, leave_out=())}, "
                 f"expected {behaviour.count or len(behaviour.clients)}",
                 hint="a client has one behaviour, and to gain or lose a modality it has that and another one",
             )
@@ -163,6 +171,7 @@ def _without(modalities: Sequence[str], modality: str) -> tuple[str, ...]:
     return tuple(m for m in modalities if m != modality)
 
 
-def _words(behaviour: Behaviour) -> str:
+def behaviour_words(behaviour: Behaviour, *, leave_out: Collection[str] = ("count", "clients")) -> str:
     """A behaviour as its keys stand in the file."""
-    return ", ".join(f"{key} = {value!r}" for key, value in behaviour.model_dump(exclude_defaults=True).items())
+    values = behaviour.model_dump(exclude_defaults=True, exclude=set(leave_out))
+    return ", ".join(f"{key} = {value!r}" for key, value in values.items())

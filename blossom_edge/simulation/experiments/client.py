@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from blossom_edge.core.blocks import Array, BlockId, Tensors
 from blossom_edge.core.metrics import Metric, MetricSums
+from blossom_edge.core.names import TaskName
 from blossom_edge.core.rounds import LocalTraining
 from blossom_edge.core.training import Blocks, TrainResult
 from blossom_edge.core.windows import WindowSet
@@ -81,6 +82,11 @@ class ExperimentClient:
         """Accuracy and macro F1 of each evaluation."""
         plain = [confusion.tolist() for confusion in self.confusions]
         return tuple(map(accuracy, plain)), tuple(map(macro_f1, plain))
+
+    @property
+    def gate(self) -> float | None:
+        """The gate of the last training or scoring; None without dual blocks."""
+        return self._trainer.gates.get(TaskName(self._task))
 
     def present_modalities(self) -> frozenset[str]:
         """As the trainer's."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from blossom_edge.client.blocks import DeviceBlocks
 from blossom_edge.client.learner import Learner
 from blossom_edge.federation.schema import Federation
-from blossom_edge.federation.spec import gate_id
 from blossom_edge.simulation.experiments.bench import Bench, Model, Outcome, unseen_counts
 from blossom_edge.simulation.experiments.client import ExperimentClient
 from blossom_edge.simulation.world import SimulatedDevice, World
@@ -73,12 +72,7 @@ def _outcomes(bench: Bench, world: World, clients: Mapping[str, ExperimentClient
         # who came late has no score of the rounds before: the first one stands for them
         missing = max(bench.rounds + 1 - len(client.confusions), 0)
         confusions = client.confusions[:1] * missing + client.confusions
-        gate = model.get(gate_id(bench.task))
-        found[seat.id] = Outcome(
-            confusions,
-            unseen_counts(bench, seat, client, model),
-            bytes_up=up,
-            bytes_down=down,
-            gate=None if gate is None else float(gate["gate"][0]),
-        )
+        gate = client.gate
+        unseen = unseen_counts(bench, seat, client, model)
+        found[seat.id] = Outcome(confusions, unseen, bytes_up=up, bytes_down=down, gate=gate)
     return found

@@ -14,6 +14,7 @@ from blossom_edge.simulation.experiments.tables import (
     GAIN_NOTE,
     MEAN_NOTE,
     MODALITIES_NOTE,
+    REFERENCE_NOTE,
     RELATIVE_NOTE,
     TEST_NOTE,
     Table,
@@ -21,6 +22,7 @@ from blossom_edge.simulation.experiments.tables import (
     gain_rows,
     modality_rows,
     mode_means,
+    reference_rows,
     relative_rows,
     score_rows,
 )
@@ -45,6 +47,7 @@ def markdown(records: Sequence[RunRecord]) -> str:
     for title, note, found in (
         ("Macro F1 by modalities", MODALITIES_NOTE, modality_rows(cells)),
         ("Dual above the others", DUAL_NOTE, dual_rows(cells)),
+        ("What the change of each mode costs", REFERENCE_NOTE, reference_rows(cells)),
     ):
         if found is not None:
             parts += [f"## {title}", note, lines(found)]

@@ -27,6 +27,7 @@ from blossom_edge.simulation.experiments.statistics import paired
 from blossom_edge.simulation.experiments.tables import (
     GAIN_NOTE,
     MEAN_NOTE,
+    REFERENCE_NOTE,
     RELATIVE_NOTE,
     TEST_NOTE,
     Table,
@@ -34,6 +35,7 @@ from blossom_edge.simulation.experiments.tables import (
     gain_rows,
     interval_text,
     mode_means,
+    reference_rows,
     relative_rows,
     score_rows,
 )
@@ -127,6 +129,7 @@ def _page(records: Sequence[RunRecord]) -> str:
             section(str(cell), _legend(looks, by_mode) + cell_charts(f"cell{i}", cell, by_mode, looks))
             for i, (cell, by_mode) in enumerate(cells.items())
         ),
+        _references(cells),
         _bytes(cells, looks),
         section(
             "What does not work",
@@ -135,7 +138,7 @@ def _page(records: Sequence[RunRecord]) -> str:
         section("Other scores", _others(cells)),
     ]
     foot = (
-        "Same windows, splits, starting values and batch order in every mode of a seed. "
+        "Same devices, windows and modalities in every mode of a seed; starting values differ between modes. "
         f"The runs took {escape(format_seconds(sum(record.cpu_s for record in records)))} of CPU. "
         f"Software {escape(', '.join(sorted({record.software for record in records})))}."
     )
@@ -175,10 +178,17 @@ def _gains(cells: Grouped, gains: Sequence[Gain]) -> str:
     return section("Gain over the full model", body)
 
 
-def _table(found: Table) -> str:
+def _table(found: Table, *, numbers_from: int = 1) -> str:
     rows = [[row[0], *(text.replace(" ± ", f"{NBSP}±{NBSP}").replace(" to ", f"{NBSP}to{NBSP}") for text in row[1:])]
             for row in found.rows]  # fmt: skip
-    return table(found.heads, rows, numbers_from=1, marked=found.marked, whole_names=True)
+    return table(found.heads, rows, numbers_from=numbers_from, marked=found.marked, whole_names=True)
+
+
+def _references(cells: Grouped) -> str:
+    found = reference_rows(cells)
+    if found is None:
+        return ""
+    return section("What the change of each mode costs", f"<p>{REFERENCE_NOTE}</p>{_table(found, numbers_from=4)}")
 
 
 def _bytes(cells: Grouped, looks: Sequence[Look]) -> str:

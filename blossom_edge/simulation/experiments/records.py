@@ -45,6 +45,8 @@ class ClientRecord:
     gate: float | None = None
     join_round: int = 1
     """Takes part from this round on."""
+    behaviour: str = ""
+    """What it does otherwise than others, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,8 @@ class RunRecord:
     software: str
     digest: str
     """Of the federation that was run, or of the settings of a baseline."""
+    reference: str = ""
+    """The mode that this one is held against."""
 
     def to_dict(self) -> dict[str, Any]:
         """Ready for JSON; `from_dict` reads it back."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from blossom_edge import __version__
 from blossom_edge.simulation.experiments.baselines import centralised, local, majority
-from blossom_edge.simulation.experiments.bench import Bench, Outcome, make_bench
+from blossom_edge.simulation.experiments.bench import Bench, Outcome, behaviour_words, make_bench
 from blossom_edge.simulation.experiments.client import Counts
 from blossom_edge.simulation.experiments.division import Seat
 from blossom_edge.simulation.experiments.federated import federated
@@ -53,12 +53,13 @@ def run_one(plan: Plan, run: Run, *, scratch: Path, digest: str) -> RunRecord:
         cpu_s=time.process_time() - began,
         software=__version__,
         digest=digest,
+        reference=plan.mode(run).reference,
     )
 
 
 def _record(bench: Bench, seat: Seat, outcome: Outcome) -> ClientRecord:
     plain = [confusion.tolist() for confusion in outcome.confusions]
-    size = len(bench.dataset.classes)
+    size, behaviour = len(bench.dataset.classes), bench.behaviours.get(seat.id)
     return ClientRecord(
         id=seat.id,
         modalities=seat.modalities,
@@ -71,7 +72,8 @@ def _record(bench: Bench, seat: Seat, outcome: Outcome) -> ClientRecord:
         bytes_up_per_round=outcome.bytes_up,
         bytes_down_per_round=outcome.bytes_down,
         gate=outcome.gate,
-        join_round=bench.behaviours[seat.id].join_round if seat.id in bench.behaviours else 1,
+        join_round=behaviour.join_round if behaviour is not None else 1,
+        behaviour=behaviour_words(behaviour) if behaviour is not None else "",
     )
 
 

@@ -80,11 +80,15 @@ Behaviours = Annotated[tuple[Behaviour, ...], Field(strict=False, max_length=20)
 
 
 class Mode(_Part):
-    """A way to learn: a preset of visibility or a baseline, with further settings of the federation."""
+    """A way to learn: a preset of visibility or a baseline, with further settings of the federation.
+
+    reference: the mode of this file that it is held against, seed by seed and device by device.
+    """
 
     visibility: str
     set: Sets = ()
     behaviours: Behaviours = ()
+    reference: str = ""
 
     @field_validator("visibility")
     @classmethod
@@ -145,6 +149,10 @@ class Settings(_Part):
             total = sum(table.values()) if table is not None else sum(map(int, name.split("-")))
             if total != self.clients:
                 raise ValueError(f"mix {name} has {total} clients, expected clients = {self.clients}")
+        for name, mode in self.modes.items():
+            if mode.reference and (mode.reference == name or mode.reference not in self.modes):
+                others = ", ".join(sorted(set(self.modes) - {name}))
+                raise ValueError(f"modes.{name}.reference: found {mode.reference!r}, expected one of {others}")
         for label, values in (("splits", self.splits), ("windows", self.windows), ("seeds", self.seeds)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{label} has a value twice")

@@ -174,6 +174,7 @@ def _client_row(run: RunRecord, client: ClientRecord) -> Row:
         "bytes_down": round(client.bytes_down_per_round),
         "gate": client.gate,
         "join_round": client.join_round,
+        "behaviour": client.behaviour,
         "train_labels": " ".join(map(str, client.train_labels)),
         "confusion": "; ".join(" ".join(map(str, row)) for row in client.confusion),
     }

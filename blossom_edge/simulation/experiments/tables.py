@@ -38,6 +38,12 @@ RELATIVE_NOTE = (
     "A gain relative to a low score is large: read it beside the points."
 )
 DUAL_NOTE = "Points of macro F1 of dual above the others with the same seeds, with the 95 % interval."
+REFERENCE_NOTE = (
+    "Points, mean over the seeds, and the difference to the mode that it is held against, of the same devices with the "
+    "same seeds, with the 95 % interval. Devices that behave otherwise stand apart, too; attackers are never scored."
+)
+SHOWN = {"macro_f1": "macro F1", "balanced_accuracy": "balanced accuracy"}
+"""The metrics of that table."""
 MODALITIES_NOTE = "Points of macro F1 of the devices that have just these modalities, mean over the seeds."
 
 
@@ -120,6 +126,44 @@ def modality_rows(cells: Grouped) -> Table | None:
                 shown.append(f"{100 * fmean(values):.1f}" if values else "")
             rows.append([str(cell), " + ".join(combo), *shown])
     return Table(["cell", "modalities", *map(mode_name, modes)], rows) if rows else None
+
+
+def reference_rows(cells: Grouped) -> Table | None:
+    """Modes against the mode that each names, over the devices of both; those that behave otherwise apart, too."""
+    rows = []
+    for cell, by_mode in cells.items():
+        for mode, runs in by_mode.items():
+            other = by_mode.get(next((run.reference for run in runs.values() if run.reference), ""), {})
+            pairs = {seed: (run, other[seed]) for seed, run in runs.items() if seed in other}
+            if not pairs:
+                continue
+            name = mode_name(next(iter(other.values())).mode)
+            rows.append([str(cell), mode_name(mode), name, "all", *_compared(pairs, "")])
+            words = sorted({client.behaviour for run, _ in pairs.values() for client in run.clients} - {""})
+            rows += [[str(cell), mode_name(mode), name, one, *_compared(pairs, one)] for one in words]
+    heads = [
+        "cell",
+        "mode",
+        "held against",
+        "devices",
+        *(f"{m}{d}" for m in SHOWN.values() for d in ("", ", difference")),
+    ]
+    return Table(heads, rows) if rows else None
+
+
+def _compared(pairs: Mapping[int, tuple[RunRecord, RunRecord]], behaviour: str) -> list[str]:
+    """Score and difference by metric, of the devices that both runs score and, if given, that behave so."""
+    shown = []
+    for metric in SHOWN:
+        own, other = {}, {}
+        for seed, (run, reference) in pairs.items():
+            both = {client.id for client in reference.clients}
+            both &= {client.id for client in run.clients if not behaviour or client.behaviour == behaviour}
+            scores = [mean_score([c for c in one.clients if c.id in both], metric) for one in (run, reference)]
+            if scores[0] is not None and scores[1] is not None:
+                own[seed], other[seed] = scores[0], scores[1]
+        shown += [f"{100 * fmean(own.values()):.1f}" if own else "", points_text(paired(own, other))]
+    return shown
 
 
 def mode_means(by_mode: Mapping[str, Mapping[int, RunRecord]], metric: str) -> dict[str, float]:
