@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,28 @@ names no units; g and rad/s follow from the ranges of the values.
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Exercise:
+    """One recording as the package has it: `label` of EXERCISES; side 0 or 1; values (n, 6), g and rad/s."""
+
+    person: int
+    side: int
+    label: int
+    values: NDArray[np.float64]
+
+
+def read_exercises() -> list[Exercise]:
+    """All 140 recordings, in the order of the file.
+
+    Raises:
+        ConfigError: `package-missing`.
+        StorageError: `file-damaged`: the data file is not the known one.
+    """
+    data = _read_data_file()
+    rows = zip(data["subject"], data["side"], data["y"], data["X"], strict=True)
+    return [Exercise(int(p), int(side), int(y), np.asarray(x, dtype=np.float64)) for p, side, y, x in rows]
+
+
 def read_people() -> dict[int, Recording]:
     """All people, by their number from 1 to 10; each exercise on each side is one recording.
 
@@ -52,14 +75,14 @@ def read_people() -> dict[int, Recording]:
         ConfigError: `package-missing`.
         StorageError: `file-damaged`: the data file is not the known one.
     """
-    data = _read_data_file()
+    exercises = read_exercises()
     recordings: dict[int, Recording] = {}
     for person in PEOPLE:
         tracks: dict[int, Track] = {}
-        for number, index in enumerate(np.flatnonzero(data["subject"] == person)):
-            values = np.array(data["X"][index], dtype=np.float64)
+        for number, one in enumerate(one for one in exercises if one.person == person):
+            values = one.values.copy()
             values[:, :3] *= STANDARD_GRAVITY_M_S2
-            labels: NDArray[np.int64] = np.full(len(values), int(data["y"][index]), dtype=np.int64)
+            labels: NDArray[np.int64] = np.full(len(values), one.label, dtype=np.int64)
             tracks[number] = Track(0.0, values.astype(np.float32), {TASK: labels})
         stream = Stream(CHANNELS, UNITS, RATE_HZ, tracks)
         recordings[person] = Recording(f"{PACKAGE} person {person}", {"watch": stream}, {TASK: EXERCISES})

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from blossom_edge.core.errors import ConfigError, StorageError
+from blossom_edge.datasets.readers import read_dataset
 from blossom_edge.federation.load import load_federation
 from blossom_edge.sensors.collector import Collector
 from blossom_edge.sensors.opening import open_sensors
@@ -147,3 +148,13 @@ def _fake_package(folder: Path) -> Path:
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: seglearn\nVersion: 1.2.5\n")
     (metadata / "RECORD").write_text("seglearn/data/watch_dataset.npy,,\n")
     return site
+
+
+@needs_seglearn
+def test_the_example_writes_the_windows_of_the_paper_s_experiments(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "examples" / "paper" / "watch_npz.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, stdout=subprocess.DEVNULL)
+    found = read_dataset(str(tmp_path / "watch.npz"))
+    assert (len(found), found.classes, sorted(found.modalities)) == (3605, watch.EXERCISES, ["accel", "gyro"])
+    # the sum of |gyro| in the file that the results of docs/results.md were made with
+    assert np.abs(found.modalities["gyro"].values.astype(np.float64)).sum() == pytest.approx(1_519_640.2219, abs=1e-3)
