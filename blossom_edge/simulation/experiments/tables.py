@@ -89,7 +89,7 @@ def gain_rows(cells: Grouped) -> tuple[Table, Table]:
 
 def dual_rows(cells: Grouped) -> Table | None:
     """Cells by what dual blocks are made of and what they should beat; None without them."""
-    others = ("local", "full", OTHER)
+    others = [mode for mode in ("local", "full", OTHER) if any(mode in by_mode for by_mode in cells.values())]
     rows = []
     for cell, by_mode in cells.items():
         own = scores_by_seed(by_mode.get(MODE, {}), "macro_f1")
