@@ -103,7 +103,7 @@ def test_the_tables_in_markdown_have_every_score_difference_and_group(tmp_path: 
     assert rows[2] == ["ucihar 5-5-0 iid 60", "52.7 ± 0.0", "61.8 ± 0.0", "**70.9 ± 0.0**"]
     assert ["ucihar 5-5-0 iid 60", "accel", "50.0", "60.0", "70.0"] in rows
     assert ["ucihar 5-5-0 iid 60", "accel + gyro", "80.0", "80.0", "80.0"] in rows
-    assert ["ucihar 5-5-0 iid 60", "", "+18.2 (+18.2 to +18.2)", "+9.1 (+9.1 to +9.1)"] in rows
+    assert ["ucihar 5-5-0 iid 60", "+18.2 (+18.2 to +18.2)", "+9.1 (+9.1 to +9.1)"] in rows
     assert ["dual", "+34.5 % (1)", "+34.5 % (1)"] in rows
 
 
