@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/training_speed.py [--rounds 5]
 
 3,350 windows over ten devices with one modality each, 70 % trained on and 30 % scored, batches of 16, SGD with
-momentum; the encoder is `conv1d_gru` [32, 64, 128] with a GRU of 128, the fusion `attention_sum`. One thread. The windows
-are those of `ucihar.npz` in BLOSSOM_SHARED_DATA, or noise of the same shape. All rows come from one run, round by round
-in turn, so that a busy machine is as unkind to one as to the other.
+momentum; the encoder is `conv1d_gru` [32, 64, 128] with a GRU of 128, the fusion `attention_sum`. One thread. The
+windows are those of `ucihar.npz` in BLOSSOM_SHARED_DATA, or noise of the same shape. All rows come from one run, round
+by round in turn, so that a busy machine is as unkind to one as to the other.
 
 `as published` is the work of the code published with the paper (github.com/DaSH-Lab-CSIS/blossom), written again in
 plain torch from a description of it, without its data set library, its server and Ray: every window brings both
