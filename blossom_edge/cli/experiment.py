@@ -80,7 +80,7 @@ def run(out: Output, file: Path, folder: Path | None, data_folder: Path | None, 
 
         def tell(progress: Progress) -> None:
             nonlocal done
-            done = progress.done
+            done += bool(progress.ended) and progress.failure is None  # one that failed is done again
             _tell(out, progress, monotonic() - began)
 
         failures = []
